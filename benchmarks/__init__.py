@@ -1,0 +1,1 @@
+"""`python -m benchmarks`: cachemesh against its floors and its peers, measured in one run."""

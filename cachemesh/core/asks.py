@@ -1,0 +1,192 @@
+"""A caller asks: what is served, what is refused, and which flight is joined or begun."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec.structs import replace
+
+from cachemesh.core.effects import Join, Load, Refusal, Refuse, Reply, StartFetch
+from cachemesh.core.lifetimes import shorter, verdict
+from cachemesh.core.model import A, Flight, FlightKind, Partition, RefreshSource, State, settled
+from cachemesh.core.policies import Action, AfterFailure, Freshness
+from cachemesh.core.retry import more_patient
+from cachemesh.core.scopes import Owner, owner_of
+from cachemesh.core.waits import waits_for_itself, with_wait
+
+if TYPE_CHECKING:
+    from cachemesh.core.carriers import Map
+    from cachemesh.core.commands import Get, Refresh
+    from cachemesh.core.effects import Effects
+    from cachemesh.core.model import Failed
+
+Step: TypeAlias = "tuple[State[A], Effects[A]]"
+
+
+def on_get(state: State[A], command: Get) -> Step[A]:
+    owner = owner_of(command.scope, state.active_user, command.viewer)
+    if owner is None:
+        return state, (Refuse(Refusal.NO_ACTIVE_USER),)
+
+    policy, key = command.policy, command.key
+    partition = state.partitions.get(owner)
+    entry = None if partition is None else partition.entries.get(key)
+    freshness = verdict(entry, command.now)
+    action = policy.action(freshness, always_revalidate=command.always_revalidate)
+
+    if action is Action.BYPASS:
+        return begin_or_join(state, owner, partition, command, FlightKind.BYPASS, RefreshSource.POLICY)
+
+    if entry is None and state.has_store and not command.asked_store:
+        return begin_or_join(state, owner, partition, command, FlightKind.LOAD, RefreshSource.CACHE_MISS)
+
+    if entry is not None:
+        if action is Action.SERVE:
+            return state, (Reply(owner, key, entry.answer),)
+        if action is Action.SERVE_AND_REFRESH:
+            assert partition is not None
+            state, refresh = refresh_behind(state, owner, partition, command)
+            return state, (Reply(owner, key, entry.answer), *refresh)
+
+    failed = None if partition is None else heeded_failure(partition, command)
+    if failed is not None:
+        return state, (Reply(owner, key, failed.answer, hit=False),)
+
+    if action is Action.REFUSE:
+        reason = Refusal.MISS if freshness is Freshness.MISSING else Refusal.EXPIRED
+        return state, (Refuse(reason),)
+
+    source = RefreshSource.POLICY if policy.fresh is Action.FETCH else RefreshSource.CACHE_MISS
+    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, source)
+
+
+def on_refresh(state: State[A], command: Refresh) -> Step[A]:
+    owner = owner_of(command.scope, state.active_user, command.viewer)
+    if owner is None:
+        return state, (Refuse(Refusal.NO_ACTIVE_USER),)
+    partition = state.partitions.get(owner)
+    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, command.source)
+
+
+def heeded_failure(partition: Partition[A], command: Get) -> Failed[A] | None:
+    """The remembered failure that answers `command`, if any."""
+    if not (command.heed_failures and command.policy.heeds_failures):
+        return None
+    failed = partition.failures.get(command.key)
+    return failed if failed is not None and command.now < failed.serve_until else None
+
+
+def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], command: Get) -> Step[A]:
+    """Begin a refresh that nobody waits for, unless one is under way or the last one failed just now."""
+    failed = partition.failures.get(command.key)
+    if failed is not None and command.now < failed.refresh_after:
+        return state, ()
+    if joinable_flight(state.flights, partition, command, FlightKind.FETCH) is not None:
+        return state, ()
+    return begin(state, owner, partition, command, FlightKind.FETCH, RefreshSource.BACKGROUND)
+
+
+def begin_or_join(
+    state: State[A],
+    owner: Owner,
+    partition: Partition[A] | None,
+    command: Get | Refresh,
+    kind: FlightKind,
+    source: RefreshSource,
+) -> Step[A]:
+    """Wait for a flight: the one under way that may answer `command`, or a new one."""
+    flight = None if partition is None else joinable_flight(state.flights, partition, command, kind)
+    if command.within and kind is not FlightKind.LOAD and waits_for_itself(state.flights, owner, command.key, command.within, flight):
+        return state, (Refuse(Refusal.REENTRANT),)
+
+    falls_back = policy_falls_back(command)
+    if flight is None:
+        if partition is None:
+            partition = state.blank(owner)
+        state, effects = begin(state, owner, partition, command, kind, source)
+        flight_id = command.flight_id
+    else:
+        effects = ()
+        flight_id = flight.flight_id
+        merged = merge_intents(flight, command, kind)
+        if merged is not flight:
+            state = state.moved(state.partitions, state.flights.insert(flight_id, merged))
+    if command.within:
+        state = with_wait(state, command.within, flight_id)
+    return state, (*effects, Join(flight_id, falls_back))
+
+
+def policy_falls_back(command: Get | Refresh) -> bool:
+    """Whether the asker takes an old value in place of a failure. A refresh is asked for the truth."""
+    policy = getattr(command, "policy", None)
+    return policy is not None and policy.after_failure is AfterFailure.SERVE_STALE
+
+
+def joinable_flight(
+    flights: Map[int, Flight],
+    partition: Partition[A],
+    command: Get | Refresh,
+    kind: FlightKind,
+) -> Flight | None:
+    """The flight under way that may answer `command`.
+
+    A fetch for the cache may join one that passes the cache by (and makes it
+    store), but a caller who passes the cache by joins only its like: an
+    ordinary flight began before it asked, and answers an older question.
+    """
+    found = None
+    for flight_id in partition.flights.get(command.key) or ():
+        flight = flights.get(flight_id)
+        if flight is None or flight.domain != command.domain:
+            continue
+        if flight.kind is kind:
+            return flight
+        if kind is FlightKind.FETCH and flight.kind is FlightKind.BYPASS:
+            found = flight
+    return found
+
+
+def merge_intents(flight: Flight, command: Get | Refresh, kind: FlightKind) -> Flight:
+    """`flight` with the wishes of one more caller: store if anyone wants it, for the shortest time that anyone gave."""
+    if kind is FlightKind.LOAD:
+        return flight
+    persist = flight.persist or kind is FlightKind.FETCH
+    ttl_s = flight.ttl_s
+    if kind is FlightKind.FETCH:
+        ttl_s = shorter(ttl_s, command.ttl_s) if flight.persist else command.ttl_s
+    store_failures = flight.store_failures or (command.store_failures and kind is FlightKind.FETCH)
+    retry = more_patient(flight.retry, command.retry)
+    merged = (persist, ttl_s, store_failures, retry)
+    if merged == (flight.persist, flight.ttl_s, flight.store_failures, flight.retry):
+        return flight
+    return replace(flight, persist=persist, ttl_s=ttl_s, store_failures=store_failures, retry=retry)
+
+
+def begin(
+    state: State[A],
+    owner: Owner,
+    partition: Partition[A],
+    command: Get | Refresh,
+    kind: FlightKind,
+    source: RefreshSource,
+) -> Step[A]:
+    flight_id, key = command.flight_id, command.key
+    flight = Flight(
+        flight_id,
+        owner,
+        key,
+        command.domain,
+        kind,
+        source,
+        kind is FlightKind.FETCH,
+        command.ttl_s,
+        command.store_failures and kind is FlightKind.FETCH,
+        command.retry,
+    )
+    under_way = partition.flights.get(key)
+    listed = (flight_id,) if under_way is None else (*under_way, flight_id)
+    partition = partition.moved(partition.entries, partition.failures, partition.flights.insert(key, listed))
+    state = state.moved(settled(state.partitions, owner, partition), state.flights.insert(flight_id, flight))
+    if kind is FlightKind.LOAD:
+        return state, (Load(flight_id, owner, key),)
+    return state, (StartFetch(flight_id, owner, key, source),)

@@ -1,0 +1,185 @@
+"""What is asked, and what has happened. All that a decision needs is in the command: the instant, chance, flight ids.
+
+`viewer` is the user of a view, None for the cache itself; `domain` names the
+event loop (or the threads) that a flight belongs to: flights are shared within
+one domain. `within` lists the flights inside whose fetches a command is given,
+innermost last.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeAlias
+
+from msgspec import Struct
+
+from cachemesh.core.model import A, Ancestor, Entry, Failed, Redacted, RefreshSource
+from cachemesh.core.policies import CachePolicy
+from cachemesh.core.retry import NO_RETRY, Retry
+from cachemesh.core.scopes import CacheScope
+
+
+class Get(Struct, frozen=True):
+    """An answer for `key` is asked for. Answered by exactly one of `Reply`, `Refuse` and `Join`."""
+
+    key: str
+    now: float
+    flight_id: int
+    """The id of the fetch, should this command start one."""
+    policy: CachePolicy = CachePolicy.CACHE_FIRST
+    scope: CacheScope = CacheScope.GLOBAL
+    viewer: str | None = None
+    domain: int = 0
+    ttl_s: float | None = None
+    retry: Retry = NO_RETRY
+    store_failures: bool = False
+    heed_failures: bool = True
+    always_revalidate: bool = False
+    asked_store: bool = False
+    within: tuple[Ancestor, ...] = ()
+
+
+class Refresh(Struct, frozen=True):
+    """A fetch that stores its answer is asked for, whatever is cached. Answered by `Refuse` or `Join`."""
+
+    key: str
+    now: float
+    flight_id: int
+    source: RefreshSource = RefreshSource.REFRESH
+    scope: CacheScope = CacheScope.GLOBAL
+    viewer: str | None = None
+    domain: int = 0
+    ttl_s: float | None = None
+    retry: Retry = NO_RETRY
+    store_failures: bool = False
+    within: tuple[Ancestor, ...] = ()
+
+
+class FetchSucceeded(Redacted, Generic[A], frozen=True):
+    """The fetch of a flight answered."""
+
+    flight_id: int
+    answer: A
+    now: float
+
+
+class FetchFailed(Redacted, Generic[A], frozen=True):
+    """An attempt of a flight failed.
+
+    `retryable`: the caller's predicate would try again. `chance`: a number from
+    0 to 1 for the jitter. `cacheable`: a failure of this kind may be remembered.
+    """
+
+    flight_id: int
+    answer: A
+    now: float
+    retryable: bool = True
+    cacheable: bool = True
+    chance: float = 0.0
+
+
+class RetryDue(Struct, frozen=True):
+    """The wait before a flight's next attempt is over."""
+
+    flight_id: int
+
+
+class FetchAborted(Struct, frozen=True):
+    """The fetch of a flight was cancelled from outside, or ended the program: it will not answer."""
+
+    flight_id: int
+
+
+class Abandoned(Struct, frozen=True):
+    """Nobody waits for a flight any longer."""
+
+    flight_id: int
+
+
+class StoppedWaiting(Struct, frozen=True):
+    """One of several callers gave up on a flight, from inside the fetch of another one."""
+
+    flight_id: int
+    within: tuple[Ancestor, ...]
+
+
+class DomainClosed(Struct, frozen=True):
+    """The event loop of a domain is gone, and its flights with it."""
+
+    domain: int
+
+
+class Loaded(Redacted, Generic[A], frozen=True):
+    """The store answered a load: with an entry, with a remembered failure, or with neither."""
+
+    flight_id: int
+    now: float
+    entry: Entry[A] | None = None
+    failed: Failed[A] | None = None
+
+
+class Invalidate(Struct, frozen=True):
+    """`key` is to be gone, from every partition that the caller sees or from the scope that is named."""
+
+    key: str
+    scope: CacheScope | None = None
+    viewer: str | None = None
+
+
+class Clear(Struct, frozen=True):
+    """Everything is to be gone; for a view, everything of its user."""
+
+    viewer: str | None = None
+
+
+class SetActiveUser(Struct, frozen=True):
+    """Somebody signed in, or out (None). What belonged to the one before is dropped."""
+
+    user_id: str | None
+
+
+class EndSession(Struct, frozen=True):
+    """The session is over: its partition and its user's are dropped."""
+
+    viewer: str | None = None
+
+
+class ClearScope(Struct, frozen=True):
+    """Every partition of a scope is dropped; for a view, its own one."""
+
+    scope: CacheScope
+    viewer: str | None = None
+
+
+class Evict(Struct, frozen=True):
+    """The memory is full, and this entry is the one to go."""
+
+    owner: tuple[CacheScope, str | None]
+    key: str
+
+
+class Forget(Struct, frozen=True):
+    """A remembered failure is one too many."""
+
+    owner: tuple[CacheScope, str | None]
+    key: str
+
+
+Command: TypeAlias = (
+    Get
+    | Refresh
+    | FetchSucceeded[A]
+    | FetchFailed[A]
+    | RetryDue
+    | FetchAborted
+    | Abandoned
+    | StoppedWaiting
+    | DomainClosed
+    | Loaded[A]
+    | Invalidate
+    | Clear
+    | SetActiveUser
+    | EndSession
+    | ClearScope
+    | Evict
+    | Forget
+)

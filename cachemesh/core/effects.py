@@ -1,0 +1,211 @@
+"""The orders that a reducer gives. They carry data, never callables; the shell performs them in their order."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final, Generic, TypeAlias
+
+from msgspec import Struct
+
+from cachemesh.core.model import A, Entry, Failed, Redacted, RefreshSource
+from cachemesh.core.scopes import Owner
+
+
+class Refusal(StrEnum):
+    """Why a `Get` or `Refresh` is answered by the cache itself."""
+
+    MISS = "miss"
+    EXPIRED = "expired"
+    NO_ACTIVE_USER = "no_active_user"
+    REENTRANT = "reentrant"
+
+
+class Reply(Redacted, Generic[A], frozen=True):
+    """Answer the asker now. `hit`: with a value, as opposed to a remembered failure."""
+
+    owner: Owner
+    key: str
+    answer: A
+    hit: bool = True
+
+
+class Refuse(Struct, frozen=True):
+    """Answer the asker with a failure of the cache's own."""
+
+    reason: Refusal
+
+
+class Join(Struct, frozen=True):
+    """The asker waits for the flight. `falls_back`: it takes a `Settle`'s fallback where there is one."""
+
+    flight_id: int
+    falls_back: bool = False
+
+
+class StartFetch(Struct, frozen=True):
+    """Call the fetcher for a flight. A source of `cache_miss` is logged as a miss as well."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+    source: RefreshSource
+    attempt: int = 1
+
+
+class Load(Struct, frozen=True):
+    """Read the store for a flight, and report with `Loaded`."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+
+
+class WaitUntil(Redacted, Generic[A], frozen=True):
+    """Report with `RetryDue` at `due_at`; attempt `attempt` has failed with `answer`."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+    attempt: int
+    answer: A
+    due_at: float
+    delay_s: float
+
+
+class Settle(Redacted, Generic[A], frozen=True):
+    """Answer everyone who waits for the flight: with `fallback`, where there is one, those who fall back."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+    answer: A
+    fallback: A | None = None
+
+
+class AskAgain(Struct, frozen=True):
+    """The load is over: everyone who waits for it asks again, with `asked_store`."""
+
+    flight_id: int
+
+
+class Abort(Struct, frozen=True):
+    """The flight will not answer: everyone who waits for it is told so."""
+
+    flight_id: int
+    key: str
+
+
+class CancelFetch(Struct, frozen=True):
+    """Stop the fetch of the flight; nobody waits for it."""
+
+    flight_id: int
+
+
+class Save(Redacted, Generic[A], frozen=True):
+    """An entry was committed: write it through, tell watchers and logger. `is_new`: its key held none before."""
+
+    owner: Owner
+    key: str
+    entry: Entry[A]
+    is_new: bool
+
+
+class Admit(Struct, frozen=True):
+    """An entry came into memory from the store."""
+
+    owner: Owner
+    key: str
+
+
+class Remember(Redacted, Generic[A], frozen=True):
+    """A failure was recorded. `write`: the store is to keep it as well; `is_new`: its key had none before."""
+
+    owner: Owner
+    key: str
+    failed: Failed[A]
+    write: bool
+    is_new: bool
+
+
+class ReportFailure(Redacted, Generic[A], frozen=True):
+    """A fetch gave up: tell the logger, and the key's watchers if `notify`."""
+
+    owner: Owner
+    key: str
+    answer: A
+    notify: bool
+
+
+class Drop(Struct, frozen=True):
+    """`key` is gone: tell watchers and logger, and delete it from the store."""
+
+    owner: Owner
+    key: str
+    existed: bool
+
+
+class DropPartition(Struct, frozen=True):
+    """All of an owner is gone, `keys` among it: the store's part of it too. `ends`: nobody will come back to it."""
+
+    owner: Owner
+    keys: tuple[str, ...]
+    ends: bool
+
+
+class ClearStore(Struct, frozen=True):
+    """The store is to be emptied."""
+
+
+class LogInvalidate(Struct, frozen=True):
+    """`key` was invalidated at somebody's request."""
+
+    key: str
+    owner: Owner
+
+
+class LogClear(Struct, frozen=True):
+    """The cache was cleared at somebody's request."""
+
+
+class LogScopeCleared(Struct, frozen=True):
+    """Partitions were dropped, and these keys with them."""
+
+    reason: str
+    keys: tuple[tuple[Owner, str], ...]
+
+
+class LogEvict(Struct, frozen=True):
+    """An entry left the memory because it was full."""
+
+    owner: Owner
+    key: str
+
+
+Effect: TypeAlias = (
+    Reply[A]
+    | Refuse
+    | Join
+    | StartFetch
+    | Load
+    | WaitUntil[A]
+    | Settle[A]
+    | AskAgain
+    | Abort
+    | CancelFetch
+    | Save[A]
+    | Admit
+    | Remember[A]
+    | ReportFailure[A]
+    | Drop
+    | DropPartition
+    | ClearStore
+    | LogInvalidate
+    | LogClear
+    | LogScopeCleared
+    | LogEvict
+)
+
+Effects: TypeAlias = tuple[Effect[A], ...]
+
+NO_EFFECTS: Final = ()
+

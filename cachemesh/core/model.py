@@ -1,0 +1,171 @@
+"""The state: partitions of entries and failures, and the flights that are under way.
+
+`Answer` is opaque to the core: whatever the embedder hands out for a finished
+fetch. "Do we have a value?" (entries) and "is a fetch under way?" (flights)
+are two questions with two answers.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+from typing_extensions import Self, TypeVar
+
+from cachemesh.core.carriers import Map, persistent
+from cachemesh.core.retry import NO_RETRY, Retry
+from cachemesh.core.scopes import Owner
+
+A = TypeVar("A", default=Any)
+
+
+class Redacted(Struct, frozen=True):
+    """A struct whose repr shows types in place of answers, so that it may be logged."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={type(getattr(self, name)).__name__ if name in OPAQUE else repr(getattr(self, name))}"
+            for name in self.__struct_fields__
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+OPAQUE: Final = frozenset({"answer", "fallback", "entry", "failed"})
+
+
+class Entry(Redacted, Generic[A], frozen=True):
+    """A value as it was stored. Stale from exactly `expires_at` on; `inf` never."""
+
+    answer: A
+    created_at: float
+    ttl_s: float | None
+    expires_at: float
+
+
+class Failed(Redacted, Generic[A], frozen=True):
+    """The memory of a failed fetch.
+
+    Answered until `serve_until` to whom heeds failures; no background refresh
+    starts before `refresh_after`.
+    """
+
+    answer: A
+    failed_at: float
+    serve_until: float
+    refresh_after: float
+
+
+class RefreshSource(StrEnum):
+    """Why a fetch was started."""
+
+    CACHE_MISS = "cache_miss"
+    POLICY = "policy"
+    BACKGROUND = "background"
+    REFRESH = "refresh"
+    PREFETCH = "prefetch"
+
+
+class FlightKind(StrEnum):
+    """What a flight brings: an answer for the cache, one that passes it by, or an entry from the store."""
+
+    FETCH = "fetch"
+    BYPASS = "bypass"
+    LOAD = "load"
+
+
+class Flight(Struct, frozen=True):
+    """A fetch (or a load from the store) under way.
+
+    It may store its answer only while its partition still lists it: that list
+    is the fence. Invalidating, clearing, a user's leaving and a newer answer
+    strike it off; it then still answers those who wait, and is stored nowhere.
+    """
+
+    flight_id: int
+    owner: Owner
+    key: str
+    domain: int
+    kind: FlightKind
+    source: RefreshSource
+    persist: bool
+    ttl_s: float | None
+    store_failures: bool
+    retry: Retry = NO_RETRY
+    attempt: int = 1
+    waits_on: frozenset[int] = frozenset()
+
+    @property
+    def is_background(self) -> bool:
+        """Whether it goes on when nobody waits."""
+        return self.source is RefreshSource.BACKGROUND or self.kind is FlightKind.LOAD
+
+
+class Ancestor(Struct, frozen=True):
+    """A flight inside whose fetch a command was given."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+
+
+class Partition(Struct, Generic[A], frozen=True):
+    """All that belongs to one owner. It is dropped whole."""
+
+    entries: Map[str, Entry[A]] = field(default_factory=persistent)
+    failures: Map[str, Failed[A]] = field(default_factory=persistent)
+    flights: Map[str, tuple[int, ...]] = field(default_factory=persistent)
+    """The flights of a key that may still store, oldest first."""
+
+    def moved(
+        self,
+        entries: Map[str, Entry[A]],
+        failures: Map[str, Failed[A]],
+        flights: Map[str, tuple[int, ...]],
+    ) -> Partition[A]:
+        """This partition with other maps; itself where they are the same ones."""
+        if entries is self.entries and failures is self.failures and flights is self.flights:
+            return self
+        return Partition(entries, failures, flights)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (len(self.entries) or len(self.failures) or len(self.flights))
+
+
+class State(Struct, Generic[A], frozen=True):
+    """The whole of a cache, as a value.
+
+    >>> State().active_user is None
+    True
+    """
+
+    partitions: Map[Owner, Partition[A]] = field(default_factory=persistent)
+    flights: Map[int, Flight] = field(default_factory=persistent)
+    active_user: str | None = None
+    has_store: bool = False
+    """Whether a memory miss is to ask a store before the origin."""
+
+    def blank(self, owner: Owner) -> Partition[A]:
+        """A new, empty partition for `owner`, in this state's carrier."""
+        del owner
+        return Partition()
+
+    def moved(self, partitions: Map[Owner, Partition[A]], flights: Map[int, Flight]) -> Self:
+        """This state with other maps; itself where they are the same ones."""
+        if partitions is self.partitions and flights is self.flights:
+            return self
+        return replace(self, partitions=partitions, flights=flights)
+
+
+Partitions: TypeAlias = Map[Owner, Partition[A]]
+
+
+def settled(partitions: Partitions[A], owner: Owner, partition: Partition[A]) -> Partitions[A]:
+    """`partitions` with `partition` in its place. An empty one is not kept."""
+    if partition.is_empty:
+        return partitions.discard(owner) if owner in partitions else partitions
+    if partitions.get(owner) is partition:
+        return partitions
+    return partitions.insert(owner, partition)

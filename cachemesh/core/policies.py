@@ -1,0 +1,114 @@
+"""The policies, each one row of a table. A new policy is a new row; no reducer knows a policy by name.
+
+| policy                 | missing | fresh | stale             | after a failed fetch | heeds cached failures |
+|------------------------|---------|-------|-------------------|----------------------|-----------------------|
+| cache_first            | fetch   | serve | fetch             | fail                 | yes                   |
+| network_first          | fetch   | fetch | fetch             | serve_stale          | no                    |
+| stale_while_revalidate | fetch   | serve | serve_and_refresh | fail                 | yes                   |
+| network_only           | bypass  | bypass| bypass            | fail                 | no                    |
+| cache_only             | refuse  | serve | refuse            | fail                 | yes                   |
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from msgspec import Struct
+
+
+class Freshness(StrEnum):
+    """What there is under a key."""
+
+    MISSING = "missing"
+    FRESH = "fresh"
+    STALE = "stale"
+
+
+class Action(StrEnum):
+    """What a `Get` leads to."""
+
+    SERVE = "serve"
+    SERVE_AND_REFRESH = "serve_and_refresh"
+    FETCH = "fetch"
+    BYPASS = "bypass"
+    """Fetch without reading or writing the cache."""
+    REFUSE = "refuse"
+
+
+class AfterFailure(StrEnum):
+    """What the callers of a failed fetch are answered."""
+
+    FAIL = "fail"
+    SERVE_STALE = "serve_stale"
+    """Whatever entry there is, however old; the failure where there is none."""
+
+
+class CachePolicy(Struct, frozen=True):
+    """A row of the policy table. `CachePolicy.CACHE_FIRST` and its four siblings are built in.
+
+    `heeds_failures`: a remembered failure is answered instead of fetching again.
+
+    >>> stale_if_error = CachePolicy("stale_if_error", after_failure=AfterFailure.SERVE_STALE)
+    >>> stale_if_error.action(Freshness.STALE)
+    <Action.FETCH: 'fetch'>
+    """
+
+    name: str
+    missing: Action = Action.FETCH
+    fresh: Action = Action.SERVE
+    stale: Action = Action.FETCH
+    after_failure: AfterFailure = AfterFailure.FAIL
+    heeds_failures: bool = True
+
+    CACHE_FIRST: ClassVar[CachePolicy]
+    NETWORK_FIRST: ClassVar[CachePolicy]
+    STALE_WHILE_REVALIDATE: ClassVar[CachePolicy]
+    NETWORK_ONLY: ClassVar[CachePolicy]
+    CACHE_ONLY: ClassVar[CachePolicy]
+
+    def __post_init__(self) -> None:
+        if self.missing in SERVING:
+            msg = f"{self.name}: there is nothing to serve where an entry is missing"
+            raise ValueError(msg)
+
+    def action(self, freshness: Freshness, *, always_revalidate: bool = False) -> Action:
+        """The cell of this row for `freshness`.
+
+        `always_revalidate` widens the background refresh of a policy that has one to fresh entries.
+        """
+        if freshness is Freshness.MISSING:
+            return self.missing
+        if freshness is Freshness.STALE:
+            return self.stale
+        if always_revalidate and self.fresh is Action.SERVE and self.stale is Action.SERVE_AND_REFRESH:
+            return Action.SERVE_AND_REFRESH
+        return self.fresh
+
+
+SERVING: Final = frozenset({Action.SERVE, Action.SERVE_AND_REFRESH})
+
+CachePolicy.CACHE_FIRST = CachePolicy("cache_first")
+CachePolicy.NETWORK_FIRST = CachePolicy(
+    "network_first",
+    fresh=Action.FETCH,
+    after_failure=AfterFailure.SERVE_STALE,
+    heeds_failures=False,
+)
+CachePolicy.STALE_WHILE_REVALIDATE = CachePolicy("stale_while_revalidate", stale=Action.SERVE_AND_REFRESH)
+CachePolicy.NETWORK_ONLY = CachePolicy(
+    "network_only",
+    missing=Action.BYPASS,
+    fresh=Action.BYPASS,
+    stale=Action.BYPASS,
+    heeds_failures=False,
+)
+CachePolicy.CACHE_ONLY = CachePolicy("cache_only", missing=Action.REFUSE, stale=Action.REFUSE)
+
+BUILT_IN: Final = (
+    CachePolicy.CACHE_FIRST,
+    CachePolicy.NETWORK_FIRST,
+    CachePolicy.STALE_WHILE_REVALIDATE,
+    CachePolicy.NETWORK_ONLY,
+    CachePolicy.CACHE_ONLY,
+)

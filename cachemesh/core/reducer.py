@@ -1,0 +1,76 @@
+"""`reduce`: the one door. It only dispatches; the handlers are in the files beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from cachemesh.core import commands
+from cachemesh.core.asks import on_get, on_refresh
+from cachemesh.core.flights import (
+    on_abandoned,
+    on_domain_closed,
+    on_fetch_aborted,
+    on_fetch_failed,
+    on_fetch_succeeded,
+    on_loaded,
+    on_retry_due,
+    on_stopped_waiting,
+)
+from cachemesh.core.removals import (
+    on_clear,
+    on_clear_scope,
+    on_end_session,
+    on_evict,
+    on_forget,
+    on_invalidate,
+    on_set_active_user,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cachemesh.core.commands import Command
+    from cachemesh.core.effects import Effects
+    from cachemesh.core.model import A, State
+
+HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
+    commands.Get: on_get,
+    commands.Refresh: on_refresh,
+    commands.RetryDue: on_retry_due,
+    commands.FetchSucceeded: on_fetch_succeeded,
+    commands.FetchFailed: on_fetch_failed,
+    commands.FetchAborted: on_fetch_aborted,
+    commands.Abandoned: on_abandoned,
+    commands.StoppedWaiting: on_stopped_waiting,
+    commands.DomainClosed: on_domain_closed,
+    commands.Loaded: on_loaded,
+    commands.Invalidate: on_invalidate,
+    commands.Clear: on_clear,
+    commands.SetActiveUser: on_set_active_user,
+    commands.EndSession: on_end_session,
+    commands.ClearScope: on_clear_scope,
+    commands.Evict: on_evict,
+    commands.Forget: on_forget,
+}
+
+
+def reduce(state: State[A], command: Command[A]) -> tuple[State[A], Effects[A]]:
+    """The next state, and what is to be done about it.
+
+    Total, deterministic, and without side effects; `state` itself where
+    nothing changes.
+
+    >>> from cachemesh.core import FetchSucceeded, Get, State
+    >>> state, effects = reduce(State(), Get(key="feed", now=0.0, flight_id=1, ttl_s=60.0))
+    >>> [type(effect).__name__ for effect in effects]
+    ['StartFetch', 'Join']
+    >>> state, effects = reduce(state, FetchSucceeded(flight_id=1, answer="news", now=0.2))
+    >>> [type(effect).__name__ for effect in effects]
+    ['Save', 'Settle']
+    >>> reduce(state, Get(key="feed", now=1.0, flight_id=2))[0] is state
+    True
+    """
+    next_state: State[A]
+    effects: Effects[A]
+    next_state, effects = HANDLERS[type(command)](state, command)
+    return next_state, effects

@@ -1,0 +1,259 @@
+"""Which resident leaves when a table is full.
+
+This file holds the eviction order (S3-FIFO) and the resident it orders, and no
+table: the caller owns those, puts residents in and takes victims out. It reads
+no clock; an expired resident counts like any other until its owner removes it.
+
+Source: Yang et al., "FIFO queues are all you need for cache eviction", SOSP
+2023, with the details that the authors settled on in libCacheSim: the threshold
+of promotion is two visits, and until the first eviction whatever does not fit
+in the small queue goes to the main one.
+
+Not neat yet: a dead resident still counts towards the length of its queue, so
+that many deaths in the main queue make it lose a live one a little early.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_VISITS: Final = 3
+PROMOTING_VISITS: Final = 2
+SMALL_SHARE: Final = 0.1
+GHOST_SHARE: Final = 0.9
+
+# What one `admit` may do before the event loop would notice: so many residents
+# are looked at with mercy for the visited, and so many in all.
+_MERCIFUL_STEPS: Final = 4_096
+_MOST_STEPS: Final = 16_384
+
+_SWEEP_STEPS: Final = 4
+_HASTY_SWEEP_STEPS: Final = 64
+_TOLERATED_DEAD: Final = 32
+
+_UINT32: Final = 0xFFFF_FFFF
+
+
+class Resident:
+    """One cached entry; alive for as long as `home` answers its `key` with it.
+
+    Mutable and owned by the shell. `visits` is raised by the hit path itself, up
+    to `MAX_VISITS`, and spent by `S3Fifo`.
+    """
+
+    __slots__ = ("answer", "created_at", "expires_at", "home", "key", "ttl_s", "visits")
+
+    def __init__(  # noqa: PLR0913 - its fields are its arguments
+        self,
+        answer: Any,  # noqa: ANN401 - a Result of any two types
+        created_at: float,
+        ttl_s: float,
+        expires_at: float,
+        key: str,
+        home: Mapping[str, Resident],
+    ) -> None:
+        self.answer = answer
+        self.created_at = created_at
+        self.ttl_s = ttl_s
+        self.expires_at = expires_at
+        self.visits = 0
+        self.key = key
+        self.home = home
+
+
+class S3Fifo:
+    """The order in which the residents of one or more tables are evicted.
+
+    A newcomer enters a small queue. From its head the visited are promoted to the
+    main queue and the rest evicted, each leaving a ghost; a newcomer that meets
+    its own ghost enters the main queue directly. From the head of the main queue
+    the visited go back to its end, one visit poorer, and the rest are evicted.
+
+    Residents may die without notice: a dead one is skipped when its turn comes,
+    and swept out, a few at every `admit`, when the dead become many.
+
+    `capacity` counts residents; None is unbounded and keeps no queues.
+
+    >>> table: dict[str, Resident] = {}
+    >>> order = S3Fifo(capacity=2)
+    >>> for key in "abc":
+    ...     table[key] = Resident(key.upper(), 0.0, 60.0, 60.0, key, table)
+    ...     for victim in order.admit(table[key], live=len(table)):
+    ...         del table[victim.key]
+    >>> sorted(table)
+    ['b', 'c']
+    """
+
+    __slots__ = ("_capacity", "_ghosts", "_main", "_main_capacity", "_small", "_small_capacity", "_sweeping")
+
+    def __init__(self, capacity: int | None) -> None:
+        self._capacity = capacity
+        self._small_capacity = max(1, int((capacity or 0) * SMALL_SHARE))
+        self._main_capacity = (capacity or 0) - self._small_capacity
+        self.forget_all()
+
+    def forget_all(self) -> None:
+        """Drop both queues and all ghosts, as if nothing had ever been admitted."""
+        self._small = _Queue()
+        self._main = _Queue()
+        self._sweeping = self._small
+        self._ghosts: _Ghosts | None = None
+
+    def admit(self, resident: Resident, live: int) -> list[Resident]:
+        """Queue a `resident` new in its home, and name those that must leave for it.
+
+        `live` is the number of live residents, this one included. The caller
+        removes the victims from their homes before it admits again; then `live`
+        is within capacity. An entry refreshed in place is not admitted again.
+
+        The newcomer itself is a victim only if nobody else can be: at capacity 0,
+        or behind thousands of dead that it would take too long to step over.
+        """
+        capacity = self._capacity
+        if capacity is None:
+            return []
+
+        small = self._small
+        main = self._main
+        ghosts = self._ghosts
+        if ghosts is None:
+            queue = small if small.length < self._small_capacity else main
+        else:
+            queue = main if ghosts.recall(resident.key) else small
+
+        victims = [] if live <= capacity else self._victims(live - capacity, resident)
+        if not victims or victims[-1] is not resident:
+            queue.length += 1
+            queue.unswept.append(resident)
+
+        dead = small.length + main.length - live
+        if dead > (live >> 2) + _TOLERATED_DEAD:
+            self._sweep(_SWEEP_STEPS if dead < live else _HASTY_SWEEP_STEPS)
+        return victims
+
+    def _victims(self, excess: int, newcomer: Resident) -> list[Resident]:
+        """As many victims as `excess`; the newcomer is the last one, if at all."""
+        ghosts = self._ghosts
+        if ghosts is None:
+            assert self._capacity is not None
+            ghosts = self._ghosts = _Ghosts(max(1, int(self._capacity * GHOST_SHARE)))
+
+        victims: list[Resident] = []
+        while len(victims) < excess:
+            victim = self._next_victim(ghosts)
+            if victim is None:
+                victims.append(newcomer)
+                break
+            victims.append(victim)
+        return victims
+
+    def _next_victim(self, ghosts: _Ghosts) -> Resident | None:
+        """The live resident next to leave, if one turns up within `_MOST_STEPS`."""
+        small = self._small
+        main = self._main
+        for step in range(_MOST_STEPS):
+            if main.length > self._main_capacity or not small.length:
+                if not main.length:
+                    return None
+                candidate = main.pop()
+                if candidate.home.get(candidate.key) is not candidate:
+                    continue
+                if not candidate.visits or step >= _MERCIFUL_STEPS:
+                    return candidate
+                candidate.visits -= 1
+            else:
+                candidate = small.pop()
+                if candidate.home.get(candidate.key) is not candidate:
+                    continue
+                if candidate.visits < PROMOTING_VISITS or step >= _MERCIFUL_STEPS:
+                    ghosts.remember(candidate.key)
+                    return candidate
+                candidate.visits = 0
+            main.length += 1
+            main.unswept.append(candidate)
+        return None
+
+    def _sweep(self, steps: int) -> None:
+        """Sweep the queues in turns, each from end to end."""
+        if self._sweeping.sweep(steps):
+            self._sweeping = self._main if self._sweeping is self._small else self._small
+
+
+class _Queue:
+    """A FIFO that can lose its dead a few at a time, keeping the order of the rest.
+
+    Its front is `swept`, its back `unswept`: a sweep carries the living from the
+    one to the other, and when it has carried the last, the names are exchanged.
+    Whoever appends to `unswept` counts it in `length`.
+    """
+
+    __slots__ = ("length", "swept", "unswept")
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.swept: deque[Resident] = deque()
+        self.unswept: deque[Resident] = deque()
+
+    def pop(self) -> Resident:
+        """The front one, dead or alive; the queue must not be empty."""
+        self.length -= 1
+        return (self.swept or self.unswept).popleft()
+
+    def sweep(self, steps: int) -> bool:
+        """Pass `steps` residents and drop the dead among them; True at the end of the queue."""
+        swept = self.swept
+        unswept = self.unswept
+        for _ in range(steps):
+            if not unswept:
+                self.swept, self.unswept = unswept, swept
+                return True
+            resident = unswept.popleft()
+            if resident.home.get(resident.key) is resident:
+                swept.append(resident)
+            else:
+                self.length -= 1
+        return False
+
+
+class _Ghosts:
+    """The last `capacity` keys evicted from the small queue, as fingerprints.
+
+    A table of two plain arrays in which each hash has one slot; a later ghost
+    takes the slot of an earlier one. With two or more slots a ghost, the few
+    lost that way cost less hit ratio than can be measured, and a ghost weighs
+    16 to 32 bytes. The stamp in a slot counts ghosts, and so tells its age.
+    """
+
+    __slots__ = ("_capacity", "_clock", "_mask", "_stamps", "_tags")
+
+    def __init__(self, capacity: int) -> None:
+        slots = 1 << (2 * capacity - 1).bit_length()
+        self._capacity = capacity
+        self._mask = slots - 1
+        self._tags = array("I", [0]) * slots
+        self._stamps = array("I", [0]) * slots
+        self._clock = capacity  # So that an untouched slot is too old to be a ghost.
+
+    def remember(self, key: str) -> None:
+        """`key` was evicted from the small queue."""
+        fingerprint = hash(key)
+        slot = fingerprint & self._mask
+        self._clock = clock = (self._clock + 1) & _UINT32
+        self._tags[slot] = (fingerprint >> 20) & _UINT32
+        self._stamps[slot] = clock
+
+    def recall(self, key: str) -> bool:
+        """Whether `key` has a ghost, which is laid to rest."""
+        fingerprint = hash(key)
+        slot = fingerprint & self._mask
+        if self._tags[slot] != (fingerprint >> 20) & _UINT32:
+            return False
+        age = (self._clock - self._stamps[slot]) & _UINT32
+        self._tags[slot] = 0
+        self._stamps[slot] = (self._clock - self._capacity) & _UINT32
+        return age < self._capacity
