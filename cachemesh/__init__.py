@@ -1,0 +1,42 @@
+"""cachemesh: a Result-first caching and data-orchestration layer."""
+
+from cachemesh.core.model import RefreshSource
+from cachemesh.core.policies import Action, AfterFailure, CachePolicy, Freshness
+from cachemesh.core.scopes import CacheScope
+from cachemesh.errors import (
+    CacheClosed,
+    CacheError,
+    CacheExpired,
+    CacheMiss,
+    FetchCancelled,
+    FetchRaised,
+    FetchTimeout,
+    InvalidFetchResult,
+    InvalidKey,
+    InvalidOption,
+    InvalidTtl,
+    NoActiveUser,
+    NoTokenKeeper,
+    ReentrantFetch,
+    StoreFailed,
+    UndecodableEntry,
+)
+from cachemesh.shell.async_watch import Updates, Watch
+from cachemesh.shell.cache import Cache
+from cachemesh.shell.inspection import CacheState
+from cachemesh.shell.logging import CacheLogger, LoggingLogger, PrintLogger
+from cachemesh.shell.options import RetryOptions
+from cachemesh.shell.ports import (
+    DEFAULT,
+    Clock,
+    Fetcher,
+    Store,
+    StoredEntry,
+    SyncFetcher,
+    SyncTokenKeeperAdapter,
+    TokenKeeperAdapter,
+    Ttl,
+)
+from cachemesh.shell.sync_cache import SyncCache
+from cachemesh.shell.thread_watch import SyncUpdates, SyncWatch
+from cachemesh.shell.watch import Subscription

@@ -104,6 +104,7 @@ class CancelFetch(Struct, frozen=True):
 class Save(Redacted, Generic[A], frozen=True):
     """An entry was committed: write it through, tell watchers and logger. `is_new`: its key held none before."""
 
+    flight_id: int
     owner: Owner
     key: str
     entry: Entry[A]
@@ -120,6 +121,7 @@ class Admit(Struct, frozen=True):
 class Remember(Redacted, Generic[A], frozen=True):
     """A failure was recorded. `write`: the store is to keep it as well; `is_new`: its key had none before."""
 
+    flight_id: int
     owner: Owner
     key: str
     failed: Failed[A]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
+from cachemesh.core.commands import FetchAborted
 from cachemesh.core.effects import (
     Abort,
     Admit,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from cachemesh.core.commands import (
         Abandoned,
         DomainClosed,
-        FetchAborted,
         FetchFailed,
         FetchSucceeded,
         Loaded,
@@ -66,7 +66,7 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         without_flights_until(partition, flight),
     )
     state = state.moved(settled(state.partitions, owner, partition), state.flights.discard(flight.flight_id))
-    return state, (Save(owner, key, entry, is_new), settle)
+    return state, (Save(flight.flight_id, owner, key, entry, is_new), settle)
 
 
 def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
@@ -104,6 +104,7 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
         return landed(state, flight, partition), effects
 
     remember = Remember(
+        flight.flight_id,
         flight.owner,
         flight.key,
         failed,
@@ -159,9 +160,12 @@ def on_stopped_waiting(state: State[A], command: StoppedWaiting) -> Step[A]:
 
 
 def on_domain_closed(state: State[A], command: DomainClosed) -> Step[A]:
-    for flight in [each for each in state.flights.values() if each.domain == command.domain]:
-        state = landed(state, flight, listing_partition(state, flight))
-    return state, ()
+    gone = sorted(flight_id for flight_id, flight in state.flights.items() if flight.domain == command.domain)
+    aborted: list[Effect[A]] = []
+    for flight_id in gone:
+        state, effects = on_fetch_aborted(state, FetchAborted(flight_id))
+        aborted.extend(effects)
+    return state, tuple(aborted)
 
 
 def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
@@ -183,7 +187,7 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
 
     failed = command.failed
     if failed is not None and key not in partition.failures:
-        remember = Remember(flight.owner, key, failed, write=False, is_new=True)
+        remember = Remember(flight.flight_id, flight.owner, key, failed, write=False, is_new=True)
         partition = partition.moved(partition.entries, partition.failures.insert(key, failed), partition.flights)
         return landed(state, flight, partition), (remember, ask_again)
 

@@ -1,0 +1,1 @@
+"""The shell: it runs what the core orders, and owns every clock, task, thread and `Result`."""

@@ -1,0 +1,197 @@
+"""The driver for asyncio: what waits, waits here. One `AsyncDomain` for each event loop that uses a cache."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, Final
+
+from returns.result import Failure, Success
+
+from cachemesh.core import commands
+from cachemesh.errors import FetchRaised, FetchTimeout, InvalidFetchResult
+from cachemesh.shell.live import WITHIN, Phase
+from cachemesh.shell.outcomes import Answer, judged
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from cachemesh.shell.live import Boarding, LiveFlight
+    from cachemesh.shell.runtime import Runtime
+    from cachemesh.shell.store_line import StoreCall
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long `aclose` waits for what is under way."""
+
+HAS_EAGER_TASKS: Final = sys.version_info >= (3, 12)
+
+
+class AsyncDomain:
+    """The flights of one event loop. They are shared within it, and gone with it; the data outlives it."""
+
+    def __init__(self, runtime: Runtime, loop: asyncio.AbstractEventLoop) -> None:
+        self.domain_id = next(runtime.domain_ids)
+        self.loop = weakref.ref(loop)
+        self._runtime = runtime
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def wait(self, boarding: Boarding) -> Answer | None:
+        """What the flight brings to one of its callers. None: ask again."""
+        live = boarding.live
+        if boarding.leads:
+            self.launch(live)
+        if not live.is_over:
+            waiter = asyncio.get_running_loop().create_future()
+            live.waiters.append(waiter)
+            try:
+                await waiter
+            except BaseException:
+                self._leave(boarding)
+                raise
+        if boarding.leads and live.crash is not None:
+            crash, live.crash = live.crash, None
+            raise crash
+        if live.phase is Phase.ASK_AGAIN:
+            return None
+        return live.told(falls_back=boarding.falls_back)
+
+    def _leave(self, boarding: Boarding) -> None:
+        """A caller was cancelled. The flight goes on for the others, and ends with the last one."""
+        live = boarding.live
+        live.waiting -= 1
+        if boarding.leads:
+            live.leader_waits = False
+        if live.waiting == 0:
+            self._runtime.dispatch(commands.Abandoned(live.flight_id))
+            if live.phase is Phase.ABORTED and live.handle is not None:
+                live.handle.cancel()
+        within = WITHIN.get()
+        if within:
+            self._runtime.dispatch(commands.StoppedWaiting(live.flight_id, within))
+
+    def launch(self, live: LiveFlight) -> None:
+        """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
+        journey = self._load(live) if live.is_load else self._fly(live)
+        live.handle = self._start(journey, Context() if live.background else None)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run `coroutine` behind everybody's back, and keep it from being collected."""
+        self._start(coroutine, Context())
+
+    def _start(self, coroutine: Coroutine[Any, Any, None], context: Context | None) -> asyncio.Task[None]:
+        loop = asyncio.get_running_loop()
+        if HAS_EAGER_TASKS and loop.get_task_factory() is None:
+            task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
+        else:
+            task = loop.create_task(coroutine, context=context)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _fly(self, live: LiveFlight) -> None:
+        WITHIN.set(live.line_of_ancestors())
+        runtime = self._runtime
+        try:
+            while True:
+                answer = await self._attempt(live)
+                if type(answer) is Success:
+                    runtime.succeeded(live, answer)
+                    break
+                delay_s = runtime.failed(live, answer)
+                if delay_s is None:
+                    break
+                await asyncio.sleep(delay_s)
+                if not runtime.is_due(live):
+                    break
+            if live.store_call is not None:
+                await self._made(live.store_call)
+        except asyncio.CancelledError:
+            runtime.aborted(live)
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        except BaseException as crash:
+            runtime.aborted(live)
+            if not live.leader_waits:
+                raise
+            live.crash = crash
+        finally:
+            self._wake(live)
+
+    async def _attempt(self, live: LiveFlight) -> Answer:
+        """Call the fetcher once."""
+        timeout_s = live.errand.options.attempt_timeout_s
+        if timeout_s is not None:
+            return await self._attempt_within(live, timeout_s)
+        try:
+            awaitable = live.errand.fetch()
+            if not hasattr(awaitable, "__await__"):
+                return Failure(InvalidFetchResult(live.key, type(awaitable).__name__))
+            got = await awaitable
+        except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
+            return Failure(FetchRaised(live.key, error))
+        return judged(got, live.key)
+
+    async def _attempt_within(self, live: LiveFlight, timeout_s: float) -> Answer:
+        try:
+            async with asyncio.timeout(timeout_s) as deadline:
+                awaitable = live.errand.fetch()
+                if not hasattr(awaitable, "__await__"):
+                    return Failure(InvalidFetchResult(live.key, type(awaitable).__name__))
+                got = await awaitable
+        except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
+            if deadline.expired() and isinstance(error, TimeoutError):
+                return Failure(FetchTimeout(live.key, timeout_s))
+            return Failure(FetchRaised(live.key, error))
+        return judged(got, live.key)
+
+    async def _load(self, live: LiveFlight) -> None:
+        try:
+            assert live.store_call is not None
+            await self._made(live.store_call)
+            self._runtime.loaded(live, live.store_call.done.result())
+        except BaseException:
+            self._runtime.aborted(live)
+            raise
+        finally:
+            self._wake(live)
+
+    async def _made(self, call: StoreCall) -> None:
+        """The store has been called, or has been given up on."""
+        self.kick()
+        if not call.done.done():
+            await asyncio.wrap_future(call.done)
+
+    def kick(self) -> None:
+        """See to it that queued store calls are made."""
+        line = self._runtime.line
+        if line is not None and line.has_work:
+            self.spawn(line.drain())
+
+    @staticmethod
+    def _wake(live: LiveFlight) -> None:
+        live.is_over = True
+        for waiter in live.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        live.waiters.clear()
+
+    def cancel(self, live: LiveFlight) -> None:
+        """Stop a flight, from whatever thread."""
+        loop = self.loop()
+        if loop is not None and not loop.is_closed() and live.handle is not None:
+            loop.call_soon_threadsafe(live.handle.cancel)
+
+    async def finish(self) -> None:
+        """Wait, but not for ever, until nothing of this loop is under way, and the store has been told everything."""
+        me = asyncio.current_task()
+        left = {task for task in self._tasks if task is not me and not task.done()}
+        if left:
+            await asyncio.wait(left, timeout=CLOSE_GRACE_S)
+        self.kick()
+        left = {task for task in self._tasks if task is not me and not task.done()}
+        if left:
+            await asyncio.wait(left, timeout=CLOSE_GRACE_S)

@@ -1,0 +1,69 @@
+"""What `inspect` answers: everything there is to know of a key, without a fetch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+T = TypeVar("T")
+
+
+class CacheState(Struct, Generic[T], frozen=True):
+    """A key's entry as it was at `now`. Everything but `key` and `now` is None where nothing is cached.
+
+    Stale from exactly `created_at + ttl` on.
+    """
+
+    key: str
+    now: datetime
+    value: T | None = None
+    created_at: datetime | None = None
+    ttl: timedelta | None = None
+
+    @property
+    def is_present(self) -> bool:
+        return self.created_at is not None
+
+    @property
+    def is_missing(self) -> bool:
+        return self.created_at is None
+
+    @property
+    def is_fresh(self) -> bool:
+        return self.is_present and not self.is_stale
+
+    @property
+    def is_stale(self) -> bool:
+        return self.expires_at is not None and self.now >= self.expires_at
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the entry becomes stale; None without a ttl."""
+        if self.created_at is None or self.ttl is None:
+            return None
+        return self.created_at + min(self.ttl, datetime.max.replace(tzinfo=UTC) - self.created_at)
+
+    @property
+    def age(self) -> timedelta | None:
+        """How long ago the entry was stored; never negative."""
+        return None if self.created_at is None else max(self.now - self.created_at, timedelta(0))
+
+    @property
+    def time_to_expiry(self) -> timedelta | None:
+        """Negative once the entry is stale; None without a ttl."""
+        return None if self.expires_at is None else self.expires_at - self.now
+
+    def __repr__(self) -> str:
+        state = "missing" if self.is_missing else "stale" if self.is_stale else "fresh"
+        return f"CacheState({self.key!r}, {state}, age={self.age}, ttl={self.ttl})"
+
+
+def instant(seconds: float) -> datetime:
+    """`seconds` since the epoch as an aware datetime, held within what a datetime can say."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        limit = datetime.max if seconds > 0 else datetime.min
+        return limit.replace(tzinfo=UTC)

@@ -1,0 +1,99 @@
+"""Settings and options, checked once at the edge. A bad setting raises pydantic's `ValidationError` at construction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from cachemesh.core.lifetimes import LONGEST_TTL_S
+from cachemesh.core.retry import Retry
+from cachemesh.shell.ports import Ttl
+
+
+def seconds(duration: object) -> float | None:
+    """`duration` as seconds. ValueError where it is no finite number from 0 to a century (a bool is no number).
+
+    >>> seconds(timedelta(minutes=5))
+    300.0
+    """
+    if duration is None:
+        return None
+    if isinstance(duration, timedelta):
+        value = duration.total_seconds()
+    elif isinstance(duration, int | float) and not isinstance(duration, bool):
+        value = float(duration) if abs(duration) <= LONGEST_TTL_S else math.inf
+    else:
+        msg = f"a duration is a number of seconds or a timedelta, not {type(duration).__name__}"
+        raise ValueError(msg)  # noqa: TRY004 (pydantic turns a ValueError into its own)
+    if not 0.0 <= value <= LONGEST_TTL_S:
+        msg = "a duration lies between 0 seconds and a century"
+        raise ValueError(msg)
+    return value
+
+
+def _checked(duration: object) -> object:
+    seconds(duration)
+    return duration
+
+
+class RetryOptions(BaseModel):
+    """How often a fetch is tried. Durations are seconds or timedeltas.
+
+    `max_attempts` counts the first try. `jitter` is the share of a delay that
+    is random, 0 to 1; `max_delay` caps the delay with its jitter. `retry_when`
+    sees the error that a fetch failed with, or the exception that it raised;
+    where it raises itself, the fetch is not tried again. An attempt that takes
+    longer than `attempt_timeout` fails with `FetchTimeout`.
+
+    >>> RetryOptions(max_attempts=5, delay=0.2, backoff_factor=2.0, jitter=0.5).max_attempts
+    5
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    max_attempts: Annotated[int, Field(ge=1, strict=True)] = 3
+    delay: Annotated[Ttl, BeforeValidator(_checked)] = 0
+    backoff_factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 1.0
+    max_delay: Annotated[Ttl, BeforeValidator(_checked)] = None
+    jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    retry_when: Callable[[Any], bool] | None = None
+    attempt_timeout: Annotated[Ttl, BeforeValidator(_checked)] = None
+
+    NO_RETRY: ClassVar[RetryOptions]
+    DEFAULTS: ClassVar[RetryOptions]
+
+    @cached_property
+    def rule(self) -> Retry:
+        """What of this is data: the core's part."""
+        return Retry(
+            self.max_attempts,
+            seconds(self.delay) or 0.0,
+            self.backoff_factor,
+            seconds(self.max_delay),
+            self.jitter,
+        )
+
+    @cached_property
+    def attempt_timeout_s(self) -> float | None:
+        """Seconds that one attempt may take."""
+        return seconds(self.attempt_timeout)
+
+
+RetryOptions.NO_RETRY = RetryOptions(max_attempts=1)
+RetryOptions.DEFAULTS = RetryOptions()
+
+
+class Settings(BaseModel):
+    """What a cache is configured with, as far as it is data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    default_ttl: Annotated[Ttl, BeforeValidator(_checked)] = None
+    retry: RetryOptions = RetryOptions.NO_RETRY
+    cache_failures: Annotated[bool, Field(strict=True)] = False
+    max_entries: Annotated[int, Field(ge=1, strict=True)] | None = 65_536

@@ -1,0 +1,547 @@
+"""The one runtime under both faces: it reduces a command, commits what follows from it, and tells the logger.
+
+What must happen in the order of the commands happens under the lock and runs
+no code of a user's: the state, the flights, the queue of store calls, the
+mailboxes of watchers. Loggers, fetchers and callbacks run outside it. Waiting
+is the drivers' part: this file knows neither event loops nor threads.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+from returns.result import Failure, Success
+
+from cachemesh.core import commands, effects
+from cachemesh.core.model import Entry, Failed, RefreshSource
+from cachemesh.core.reducer import reduce
+from cachemesh.core.scopes import CacheScope, Owner, visible_owners
+from cachemesh.errors import (
+    CacheClosed,
+    CacheExpired,
+    CacheMiss,
+    NoActiveUser,
+    ReentrantFetch,
+    StoreFailed,
+    UndecodableEntry,
+)
+from cachemesh.shell.clock import Timekeeper
+from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
+from cachemesh.shell.live import Boarding, Errand, LiveFlight, Phase
+from cachemesh.shell.logging import PrivateKey
+from cachemesh.shell.options import seconds
+from cachemesh.shell.outcomes import (
+    Answer,
+    is_cacheable,
+    origin_traceback,
+    seen_by_predicate,
+    strip_tracebacks,
+    with_traceback,
+)
+from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.store_line import StoreCall, StoreLine
+from cachemesh.shell.tables import LiveState
+from cachemesh.shell.watch import Mailbox, WatchTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cachemesh.shell.logging import CacheLogger
+    from cachemesh.shell.options import Settings
+    from cachemesh.shell.ports import Clock, Store
+
+MOST_FAILURES: Final = 10_000
+"""So many failures are remembered, whatever the number of entries."""
+
+_LOG: Final = logging.getLogger("cachemesh")
+
+
+class Runtime:
+    """What a cache and its views share."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None,
+        clock: Clock | None,
+        logger: CacheLogger | None,
+    ) -> None:
+        self.settings = settings
+        self.default_ttl_s = seconds(settings.default_ttl)
+        self.logger = logger
+        self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
+        self.lock = threading.Lock()
+        self.state = LiveState.empty(has_store=store is not None)
+        self.flight_ids = itertools.count(1)
+        self.domain_ids = itertools.count()
+        self.is_closed = False
+        self.line = None if store is None else StoreLine(store, self.lock, self.tell_error)
+        self.lives: dict[int, LiveFlight] = {}
+        self._order = S3Fifo(settings.max_entries)
+        self._max_entries = settings.max_entries
+        self._watches = WatchTable()
+        self._remembered: deque[tuple[Owner, str]] = deque()
+        self.reads_plainly = logger is None and clock is None
+        """Whether a hit needs nothing but the table and `time.monotonic`."""
+
+    # Asking
+
+    def hit(
+        self,
+        key: str,
+        scope: CacheScope,
+        viewer: str | None,
+    ) -> Answer | None:
+        """The answer of a fresh entry, without the lock; for policies that serve one. None leads to `ask`."""
+        owners = visible_owners(scope, self.state.active_user, viewer)
+        partition = self.state.partitions.get(owners[0]) if owners else None
+        resident = None if partition is None else partition.entries.get(key)
+        if resident is None or self.time.now() >= resident.expires_at:
+            return None
+        answer: Answer = resident.answer
+        _visit(resident)
+        if self.logger is not None:
+            self.tell("on_hit", shown_key(owners[0], key))
+        return answer
+
+    def ask(self, command: commands.Get | commands.Refresh, errand: Errand) -> Answer | Boarding:
+        """Reduce what a caller asks. A `Boarding` that leads obliges the driver to set the flight going.
+
+        A background refresh that was started comes back through `unmanned`.
+        """
+        answer: Answer | Boarding | None = None
+        started: LiveFlight | None = None
+        with self.lock:
+            if self.is_closed:
+                return Failure(CacheClosed())
+            self.state, ordered = reduce(self.state, command)
+            for effect in ordered:
+                if isinstance(effect, effects.Join):
+                    live = self.lives[effect.flight_id]
+                    live.waiting += 1
+                    answer = Boarding(live, effect.falls_back, live is started)
+                elif isinstance(effect, effects.StartFetch | effects.Load):
+                    started = self._start(effect, command.domain, errand)
+                elif isinstance(effect, effects.Reply):
+                    answer = self._replied(effect)
+                elif isinstance(effect, effects.Refuse):
+                    answer = Failure(refusal(effect, command.key))
+        if self.logger is not None:
+            self._perform(ordered, command)
+        assert answer is not None
+        return answer
+
+    def _start(self, effect: effects.StartFetch | effects.Load, domain_id: int, errand: Errand) -> LiveFlight:
+        live = LiveFlight(
+            effect.flight_id,
+            effect.owner,
+            effect.key,
+            errand,
+            domain_id=domain_id,
+            background=isinstance(effect, effects.StartFetch) and effect.source is RefreshSource.BACKGROUND,
+            is_load=isinstance(effect, effects.Load),
+        )
+        self.lives[effect.flight_id] = live
+        if live.is_load:
+            live.store_call = self._call_store("read", effect.owner, effect.key)
+        return live
+
+    def _replied(self, effect: effects.Reply[Answer]) -> Answer:
+        if not effect.hit:
+            return with_traceback(effect.answer, None)
+        partition = self.state.partitions.get(effect.owner)
+        resident = None if partition is None else partition.entries.get(effect.key)
+        if resident is not None:
+            _visit(resident)
+        return effect.answer
+
+    def unmanned(self, command: commands.Get | commands.Refresh) -> LiveFlight | None:
+        """The background refresh that `command` has started, for the driver to set going."""
+        live = self.lives.get(command.flight_id)
+        return live if live is not None and live.background else None
+
+    # Flights
+
+    def succeeded(self, live: LiveFlight, answer: Answer) -> None:
+        """The fetch of `live` has answered."""
+        self.dispatch(commands.FetchSucceeded(live.flight_id, answer, self.time.now()))
+
+    def failed(self, live: LiveFlight, answer: Answer) -> float | None:
+        """An attempt of `live` has failed: the seconds to wait before the next one; None when it was the last."""
+        error = answer.failure()
+        ordered = self.dispatch(
+            commands.FetchFailed(
+                live.flight_id,
+                answer,
+                self.time.now(),
+                retryable=self._would_retry(live, error),
+                cacheable=is_cacheable(error),
+                chance=random.random(),  # noqa: S311 (jitter is no secret)
+            ),
+        )
+        first = ordered[0] if ordered else None
+        return first.delay_s if isinstance(first, effects.WaitUntil) else None
+
+    def is_due(self, live: LiveFlight) -> bool:
+        """Whether the flight still wants its next attempt, now that the wait is over."""
+        return bool(self.dispatch(commands.RetryDue(live.flight_id)))
+
+    def aborted(self, live: LiveFlight) -> None:
+        """The fetch of `live` will not answer."""
+        self.dispatch(commands.FetchAborted(live.flight_id))
+
+    def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
+        """The store has answered the load `live`."""
+        entry, failed = self._as_loaded(live, stored)
+        self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
+
+    def _would_retry(self, live: LiveFlight, error: object) -> bool:
+        flight = self.state.flights.get(live.flight_id)
+        if flight is None or flight.attempt >= flight.retry.max_attempts or live.retry_is_spent:
+            return False
+        retry_when = live.errand.options.retry_when
+        if retry_when is None:
+            return True
+        try:
+            return bool(retry_when(seen_by_predicate(error)))
+        except Exception as raised:  # noqa: BLE001 (a predicate that raises must not cost the answer)
+            self.tell_error(shown_key(live.owner, live.key), raised)
+            return False
+
+    def _as_loaded(
+        self,
+        live: LiveFlight,
+        stored: StoredEntry | None,
+    ) -> tuple[Entry[Answer] | None, Failed[Answer] | None]:
+        if stored is None:
+            return None, None
+        if not _is_entry_of(stored, live.owner, live.key):
+            self.tell_error(shown_key(live.owner, live.key), UndecodableEntry(live.key, "an entry of another key"))
+            return None, None
+        created_at = stored.created_at - self.time.epoch_offset
+        expires_at = float("inf") if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
+        if stored.is_failure:
+            return None, Failed(Failure(stored.value), created_at, expires_at, created_at)
+        return Entry(Success(stored.value), created_at, stored.ttl_s, expires_at), None
+
+    # Commands and what follows from them
+
+    def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
+        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
+        with self.lock:
+            ordered = self._commit(command)
+        if self.logger is not None:
+            self._perform(ordered, command)
+        return ordered
+
+    def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
+        self.state, ordered = reduce(self.state, command)
+        followed = ordered
+        for effect in ordered:
+            commit = COMMITS.get(type(effect))
+            if commit is not None:
+                more = commit(self, effect)
+                if more:
+                    followed = (*followed, *more)
+        return followed
+
+    def _commit_settle(self, effect: effects.Settle[Answer]) -> None:
+        live = self.lives.pop(effect.flight_id)
+        live.answer = effect.answer
+        live.fallback = effect.fallback
+        if type(effect.answer) is Failure:
+            live.traceback = origin_traceback(effect.answer.failure())
+        live.phase = Phase.ANSWERED
+
+    def _commit_ask_again(self, effect: effects.AskAgain) -> None:
+        self.lives.pop(effect.flight_id).phase = Phase.ASK_AGAIN
+
+    def _commit_abort(self, effect: effects.Abort) -> None:
+        live = self.lives.pop(effect.flight_id)
+        live.phase = Phase.ABORTED
+        if self.is_closed:
+            live.answer = Failure(CacheClosed())
+
+    def _commit_cancel(self, effect: effects.CancelFetch) -> None:
+        live = self.lives.pop(effect.flight_id)
+        live.phase = Phase.ABORTED
+
+    def _commit_save(self, effect: effects.Save[Answer]) -> effects.Effects[Answer]:
+        owner, key, entry = effect.owner, effect.key, effect.entry
+        for mailbox in self._watches.watching(owner, key):
+            mailbox.post(entry.answer)
+        if self.line is not None:
+            offset = self.time.epoch_offset
+            self.lives[effect.flight_id].store_call = self._write(
+                StoredEntry(
+                    owner,
+                    key,
+                    entry.answer.unwrap(),
+                    is_failure=False,
+                    created_at=entry.created_at + offset,
+                    ttl_s=entry.ttl_s,
+                    expires_at=None if entry.ttl_s is None else entry.expires_at + offset,
+                ),
+            )
+        return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
+
+    def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
+        return self._admitted(effect.owner, effect.key)
+
+    def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
+        """Make room for a new entry: the evictions that follow from it."""
+        partition = self.state.partitions.get(owner)
+        assert partition is not None
+        resident = partition.entries.get(key)
+        assert resident is not None
+        evicted: effects.Effects[Answer] = ()
+        for victim in self._order.admit(resident, self.state.census.count):  # type: ignore[arg-type]  # a Resident
+            evicted = (*evicted, *self._commit(commands.Evict(victim.home.owner, victim.key)))  # type: ignore[attr-defined]  # a Residents
+        return evicted
+
+    def _commit_remember(self, effect: effects.Remember[Answer]) -> None:
+        strip_tracebacks(effect.failed.answer)
+        if effect.is_new:
+            self._remembered.append((effect.owner, effect.key))
+            if len(self._remembered) > MOST_FAILURES:
+                self._commit(commands.Forget(*self._remembered.popleft()))
+        if effect.write and self.line is not None:
+            failed, offset = effect.failed, self.time.epoch_offset
+            self.lives[effect.flight_id].store_call = self._write(
+                StoredEntry(
+                    effect.owner,
+                    effect.key,
+                    failed.answer.failure(),
+                    is_failure=True,
+                    created_at=failed.failed_at + offset,
+                    ttl_s=failed.serve_until - failed.failed_at,
+                    expires_at=failed.serve_until + offset,
+                ),
+            )
+
+    def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
+        if effect.notify:
+            for mailbox in self._watches.watching(effect.owner, effect.key):
+                mailbox.post(effect.answer)
+
+    def _commit_drop(self, effect: effects.Drop) -> None:
+        self._call_store("delete", effect.owner, effect.key)
+        if effect.existed or self.line is not None:
+            for mailbox in self._watches.watching(effect.owner, effect.key):
+                mailbox.post(Failure(CacheMiss(effect.key)))
+
+    def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
+        self._call_store("clear", effect.owner, None)
+        for key in effect.keys:
+            for mailbox in self._watches.watching(effect.owner, key):
+                mailbox.post(Failure(CacheMiss(key)))
+        if effect.ends and effect.owner[0] is CacheScope.USER:
+            for mailbox in self._watches.leave(effect.owner):
+                mailbox.end()
+
+    def _commit_clear_store(self, effect: effects.ClearStore) -> None:
+        del effect
+        self._call_store("clear", None, None)
+
+    def _call_store(self, operation: str, owner: Owner | None, key: str | None) -> StoreCall | None:
+        return None if self.line is None else self.line.append(StoreCall(operation, owner, key))
+
+    def _write(self, entry: StoredEntry) -> StoreCall:
+        assert self.line is not None
+        return self.line.append(StoreCall("write", entry.owner, entry.key, entry))
+
+    # Reading without asking
+
+    def resident(self, key: str, scope: CacheScope | None, viewer: str | None) -> tuple[Owner, Entry[Answer]] | None:
+        """The entry that a caller sees under `key`, narrowest scope first."""
+        for owner in visible_owners(scope, self.state.active_user, viewer):
+            partition = self.state.partitions.get(owner)
+            entry = None if partition is None else partition.entries.get(key)
+            if entry is not None:
+                return owner, entry
+        return None
+
+    def remembered_failure(self, key: str, scope: CacheScope | None, viewer: str | None) -> bool:
+        """Whether a failure would be answered under `key` now."""
+        now = self.time.now()
+        for owner in visible_owners(scope, self.state.active_user, viewer):
+            partition = self.state.partitions.get(owner)
+            failed = None if partition is None else partition.failures.get(key)
+            if failed is not None and now < failed.serve_until:
+                return True
+        return False
+
+    # Watching
+
+    def watch(self, owners: tuple[Owner, ...], key: str, mailbox: Mailbox, *, keep: bool) -> Callable[[], None]:
+        """Post the news of `key` to `mailbox`. The answer stops that; it may be called more than once."""
+        with self.lock:
+            if self.is_closed:
+                mailbox.end()
+                return _nothing
+            token = self._watches.add(owners, key, mailbox, keep=keep)
+        runtime = weakref.ref(self)
+
+        def unwatch() -> None:
+            alive = runtime()
+            if alive is not None:
+                with alive.lock:
+                    alive._watches.remove(owners, key, token)  # noqa: SLF001 (its own)
+
+        return unwatch
+
+    @property
+    def watcher_count(self) -> int:
+        """How many mailboxes are in the table."""
+        with self.lock:
+            return len(self._watches)
+
+    # The end
+
+    def close(self) -> list[LiveFlight]:
+        """Refuse whatever comes from now on: the flights that are still to be stopped. Empty when called again."""
+        with self.lock:
+            if self.is_closed:
+                return []
+            self.is_closed = True
+            left = list(self.lives.values())
+            for live in left:
+                self._commit(commands.FetchAborted(live.flight_id))
+            for owner in list(self.state.partitions.keys()):
+                self.state.partitions.discard(owner)
+            ended = self._watches.end_all()
+        for mailbox in ended:
+            mailbox.end()
+        return left
+
+    # The logger
+
+    def tell(self, event: str, *details: object) -> None:
+        """Tell the logger of `event`. It never breaks a read: what it raises is named in the standard log."""
+        if self.logger is None:
+            return
+        try:
+            getattr(self.logger, event)(*details)
+        except Exception as raised:  # noqa: BLE001 (a logger may raise anything)
+            _LOG.warning("a CacheLogger raised %s in %s", type(raised).__name__, event)
+
+    def tell_error(self, key: str, error: object) -> None:
+        self.tell("on_error", key, error)
+
+    def _perform(self, ordered: effects.Effects[Answer], command: commands.Command[Answer]) -> None:
+        for effect in ordered:
+            report = REPORTS.get(type(effect))
+            if report is not None:
+                report(self, effect)
+            elif isinstance(effect, effects.Refuse) and effect.reason in MISSES and isinstance(command, commands.Get):
+                self.tell("on_miss", self._shown(command))
+
+    def _shown(self, command: commands.Get) -> str:
+        owners = visible_owners(command.scope, self.state.active_user, command.viewer)
+        return shown_key(owners[0], command.key) if owners else command.key
+
+    def _report_reply(self, effect: effects.Reply[Answer]) -> None:
+        if effect.hit:
+            self.tell("on_hit", shown_key(effect.owner, effect.key))
+
+    def _report_start(self, effect: effects.StartFetch) -> None:
+        if effect.attempt > 1:
+            return
+        key = shown_key(effect.owner, effect.key)
+        if effect.source is RefreshSource.CACHE_MISS:
+            self.tell("on_miss", key)
+        self.tell("on_refresh", key, effect.source)
+
+    def _report_wait(self, effect: effects.WaitUntil[Answer]) -> None:
+        key = shown_key(effect.owner, effect.key)
+        self.tell("on_retry", key, effect.attempt, effect.answer.failure(), effect.delay_s)
+
+    def _report_save(self, effect: effects.Save[Answer]) -> None:
+        self.tell("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s)
+
+    def _report_failure(self, effect: effects.ReportFailure[Answer]) -> None:
+        self.tell_error(shown_key(effect.owner, effect.key), effect.answer.failure())
+
+    def _report_invalidate(self, effect: effects.LogInvalidate) -> None:
+        self.tell("on_invalidate", shown_key(effect.owner, effect.key))
+
+    def _report_clear(self, effect: effects.LogClear) -> None:
+        del effect
+        self.tell("on_clear")
+
+    def _report_scope_cleared(self, effect: effects.LogScopeCleared) -> None:
+        keys = [shown_key(owner, key) for owner, key in effect.keys]
+        for key in keys:
+            self.tell("on_invalidate", key)
+        self.tell("on_scope_cleared", effect.reason, keys)
+
+    def _report_evict(self, effect: effects.LogEvict) -> None:
+        self.tell("on_evict", shown_key(effect.owner, effect.key))
+
+
+COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | None]]] = {
+    effects.Settle: Runtime._commit_settle,
+    effects.AskAgain: Runtime._commit_ask_again,
+    effects.Abort: Runtime._commit_abort,
+    effects.CancelFetch: Runtime._commit_cancel,
+    effects.Save: Runtime._commit_save,
+    effects.Admit: Runtime._commit_admit,
+    effects.Remember: Runtime._commit_remember,
+    effects.ReportFailure: Runtime._commit_report,
+    effects.Drop: Runtime._commit_drop,
+    effects.DropPartition: Runtime._commit_drop_partition,
+    effects.ClearStore: Runtime._commit_clear_store,
+}
+"""What an effect changes, under the lock."""
+
+REPORTS: Final[Mapping[type, Callable[[Runtime, Any], None]]] = {
+    effects.Reply: Runtime._report_reply,
+    effects.StartFetch: Runtime._report_start,
+    effects.WaitUntil: Runtime._report_wait,
+    effects.Save: Runtime._report_save,
+    effects.ReportFailure: Runtime._report_failure,
+    effects.LogInvalidate: Runtime._report_invalidate,
+    effects.LogClear: Runtime._report_clear,
+    effects.LogScopeCleared: Runtime._report_scope_cleared,
+    effects.LogEvict: Runtime._report_evict,
+}
+"""What the logger hears of an effect, outside the lock."""
+
+MISSES: Final = frozenset({effects.Refusal.MISS, effects.Refusal.EXPIRED})
+
+REFUSALS: Final[Mapping[effects.Refusal, Callable[[str], Exception]]] = {
+    effects.Refusal.MISS: CacheMiss,
+    effects.Refusal.EXPIRED: CacheExpired,
+    effects.Refusal.NO_ACTIVE_USER: NoActiveUser,
+    effects.Refusal.REENTRANT: ReentrantFetch,
+}
+
+
+def refusal(effect: effects.Refuse, key: str) -> Exception:
+    """The error that a caller who is refused gets."""
+    return REFUSALS[effect.reason](key)
+
+
+def shown_key(owner: Owner, key: str) -> str:
+    """`key` as a logger gets it."""
+    return key if owner[1] is None else PrivateKey(key)
+
+
+def _visit(resident: Any) -> None:  # noqa: ANN401 (an Entry to the core, a Resident here)
+    if resident.visits < MAX_VISITS:
+        resident.visits += 1
+
+
+def _is_entry_of(stored: object, owner: Owner, key: str) -> bool:
+    return isinstance(stored, StoredEntry) and stored.owner == owner and stored.key == key
+
+
+def _nothing() -> None:
+    """There is nothing to stop."""

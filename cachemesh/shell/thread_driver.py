@@ -1,0 +1,220 @@
+"""The driver for threads: the caller who starts a flight runs it; those who join wait on a lock each."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextvars import Context, copy_context
+from typing import TYPE_CHECKING, Any, Final
+
+from returns.result import Failure, Success
+
+from cachemesh.errors import FetchRaised, FetchTimeout
+from cachemesh.shell.live import WITHIN, Phase
+from cachemesh.shell.outcomes import Answer, judged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from cachemesh.shell.live import Boarding, LiveFlight
+    from cachemesh.shell.runtime import Runtime
+    from cachemesh.shell.store_line import StoreCall
+
+CLOSE_GRACE_S: Final = 5.0
+"""How long `close` waits for what is under way."""
+
+
+class ThreadDomain:
+    """The flights of all threads that use a cache. Background work runs in daemon threads."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.domain_id = next(runtime.domain_ids)
+        self._runtime = runtime
+        self._closing = threading.Event()
+        self._threads: set[threading.Thread] = set()
+        self._portal = None if runtime.line is None else Portal()
+
+    def wait(self, boarding: Boarding) -> Answer | None:
+        """What the flight brings to one of its callers. None: ask again."""
+        live = boarding.live
+        if boarding.leads:
+            self._load(live) if live.is_load else self._fly(live)
+        else:
+            self._wait_for(live)
+        if live.phase is Phase.ASK_AGAIN:
+            return None
+        return live.told(falls_back=boarding.falls_back)
+
+    def _wait_for(self, live: LiveFlight) -> None:
+        waiter = threading.Lock()
+        waiter.acquire()
+        with self._runtime.lock:
+            if live.is_over:
+                return
+            live.waiters.append(waiter)
+        waiter.acquire()
+
+    def launch(self, live: LiveFlight) -> None:
+        """Set a background flight going."""
+        self.spawn(lambda: self._fly(live))
+
+    def spawn(self, work: Callable[[], object]) -> None:
+        """Run `work` in a daemon thread that knows nothing of its caller's context."""
+
+        def run() -> None:
+            try:
+                Context().run(work)
+            finally:
+                with self._runtime.lock:
+                    self._threads.discard(threading.current_thread())
+
+        thread = threading.Thread(target=run, name="cachemesh", daemon=True)
+        with self._runtime.lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _fly(self, live: LiveFlight) -> None:
+        runtime = self._runtime
+        token = WITHIN.set(live.line_of_ancestors())
+        try:
+            while True:
+                answer = self._attempt(live)
+                if type(answer) is Success:
+                    runtime.succeeded(live, answer)
+                    break
+                delay_s = runtime.failed(live, answer)
+                if delay_s is None:
+                    break
+                self._sleep(delay_s)
+                if not runtime.is_due(live):
+                    break
+            if live.store_call is not None:
+                self._made(live.store_call)
+        except BaseException:
+            runtime.aborted(live)
+            raise
+        finally:
+            WITHIN.reset(token)
+            self._wake(live)
+
+    def _attempt(self, live: LiveFlight) -> Answer:
+        """Call the fetcher once."""
+        timeout_s = live.errand.options.attempt_timeout_s
+        if timeout_s is not None:
+            return self._attempt_within(live, timeout_s)
+        try:
+            got = live.errand.fetch()
+        except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
+            return Failure(FetchRaised(live.key, error))
+        return judged(got, live.key)
+
+    def _attempt_within(self, live: LiveFlight, timeout_s: float) -> Answer:
+        """Call the fetcher in a thread that is left behind when it takes too long: a thread cannot be stopped."""
+        outcome: list[tuple[object, BaseException | None]] = []
+        context = copy_context()
+        ended = threading.Event()
+
+        def run() -> None:
+            try:
+                outcome.append((context.run(live.errand.fetch), None))
+            except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
+                outcome.append((None, error))
+            ended.set()
+
+        threading.Thread(target=run, name="cachemesh-attempt", daemon=True).start()
+        if not ended.wait(timeout_s):
+            return Failure(FetchTimeout(live.key, timeout_s))
+        got, error = outcome[0]
+        if error is None:
+            return judged(got, live.key)
+        if isinstance(error, Exception):
+            return Failure(FetchRaised(live.key, error))
+        raise error
+
+    def _sleep(self, delay_s: float) -> None:
+        sleep = self._runtime.time.sleep
+        if sleep is time.sleep:
+            self._closing.wait(delay_s)
+        else:
+            sleep(delay_s)
+
+    def _load(self, live: LiveFlight) -> None:
+        try:
+            assert live.store_call is not None
+            self._made(live.store_call)
+            self._runtime.loaded(live, live.store_call.done.result())
+        except BaseException:
+            self._runtime.aborted(live)
+            raise
+        finally:
+            self._wake(live)
+
+    def _made(self, call: StoreCall) -> None:
+        """The store has been called, or has been given up on."""
+        self.kick()
+        call.done.result()
+
+    def kick(self) -> None:
+        """See to it that queued store calls are made."""
+        line = self._runtime.line
+        if line is not None and self._portal is not None and line.has_work:
+            self._portal.start(line.drain())
+
+    def flush(self) -> None:
+        """Wait until the store has been told everything so far."""
+        line = self._runtime.line
+        if line is not None and self._portal is not None:
+            self._portal.run(line.drain())
+
+    def _wake(self, live: LiveFlight) -> None:
+        with self._runtime.lock:
+            live.is_over = True
+            waiters, live.waiters = live.waiters, []
+        for waiter in waiters:
+            waiter.release()
+
+    def finish(self, *, patience_s: float = CLOSE_GRACE_S) -> None:
+        """Wait, but not for ever, for the threads behind; then stop."""
+        self._closing.set()
+        deadline = time.monotonic() + patience_s
+        with self._runtime.lock:
+            threads = list(self._threads)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+        if self._portal is not None:
+            self.flush()
+            self._portal.stop()
+
+
+class Portal:
+    """An event loop in a daemon thread: how threads use an async store. It starts when it is first needed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="cachemesh-store", daemon=True)
+                self._thread.start()
+            return self._loop
+
+    def stop(self) -> None:
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            loop.close()
