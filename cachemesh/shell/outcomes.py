@@ -35,7 +35,8 @@ def judged(got: object, key: str) -> Answer:
     if kind is Success or kind is Failure:
         return got  # type: ignore[return-value]  # mypy does not narrow by `type(got) is`
     if isinstance(got, IOResult):
-        return unsafe_perform_io(got)
+        inner: Answer = unsafe_perform_io(got)  # type: ignore[arg-type]  # returns 0.30 types it for IO alone
+        return inner
     if inspect.iscoroutine(got):
         got.close()
     return Failure(InvalidFetchResult(key, kind.__name__))

@@ -14,7 +14,7 @@ import random
 import threading
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from returns.result import Failure, Success
 
@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
+
+reduce_live: Final = cast("Callable[[LiveState, commands.Command[Answer]], tuple[LiveState, effects.Effects[Answer]]]", reduce)
+"""`reduce`, which answers in the carrier that it was asked in."""
 
 _LOG: Final = logging.getLogger("cachemesh")
 
@@ -121,7 +124,7 @@ class Runtime:
         with self.lock:
             if self.is_closed:
                 return Failure(CacheClosed())
-            self.state, ordered = reduce(self.state, command)
+            self.state, ordered = reduce_live(self.state, command)
             for effect in ordered:
                 if isinstance(effect, effects.Join):
                     live = self.lives[effect.flight_id]
@@ -242,7 +245,7 @@ class Runtime:
         return ordered
 
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        self.state, ordered = reduce(self.state, command)
+        self.state, ordered = reduce_live(self.state, command)
         followed = ordered
         for effect in ordered:
             commit = COMMITS.get(type(effect))

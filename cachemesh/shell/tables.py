@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import field
 from typing_extensions import Self
 
 from cachemesh.core.carriers import Table
-from cachemesh.core.model import Entry, Failed, Partition, State
+from cachemesh.core.model import Entry, Failed, Flight, Partition, State
 from cachemesh.core.scopes import GLOBAL_OWNER, Owner
 from cachemesh.shell.eviction import Resident
-
-if TYPE_CHECKING:
-    from cachemesh.core.carriers import Map
 
 
 class Census:
@@ -79,7 +76,7 @@ class LiveState(State[Any], frozen=True):
     @classmethod
     def empty(cls, *, has_store: bool) -> Self:
         census = Census()
-        flights: Map[int, Any] = Table()
+        flights: Table[int, Flight] = Table()
         return cls(Partitions(), flights, None, has_store, Residents(GLOBAL_OWNER, census), census)
 
     def blank(self, owner: Owner) -> Partition[Any]:
