@@ -20,7 +20,7 @@ from cachemesh.demo.plan import Plan, Trouble
 from cachemesh.demo.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
 HOST: Final = "127.0.0.1"
@@ -37,15 +37,11 @@ class Response:
 
 
 class Origin:
-    """An HTTP server on a free port of 127.0.0.1, for as long as the `with` block lasts.
+    """An HTTP server on a free port of 127.0.0.1, for as long as the `with` block lasts."""
 
-    `clock` gives the seconds since the epoch that its answers are stamped with.
-    """
-
-    def __init__(self, catalog: Catalog | None = None, *, clock: Callable[[], float] = time.time) -> None:
-        self.clock = clock
+    def __init__(self, catalog: Catalog | None = None) -> None:
         self._catalog = catalog or Catalog()
-        self._run = _Run(Plan(), clock())
+        self._run = _Run(Plan())
         self._server = _Server(self)
         self._thread = Thread(target=self._server.serve_forever, args=(0.05,), name="demo-origin", daemon=True)
 
@@ -63,22 +59,22 @@ class Origin:
     def trouble(self) -> Trouble:
         """What is wrong with it right now."""
         run = self._run
-        return run.plan.trouble_at(self.clock() - run.started_at)
+        return run.plan.trouble_at(run.elapsed_s())
 
     def begin(self, plan: Plan) -> Tally:
         """Start a run: play `plan` from here on and count from zero."""
-        self._run = _Run(plan, self.clock())
+        self._run = _Run(plan)
         return self._run.tally
 
     def answer(self, path: str, user: str | None) -> Response:
         """What a request gets, after its latency. Counts it for the run in which it came."""
         run = self._run
-        came_at = self.clock()
+        came_s = run.elapsed_s()
         # The request stops counting as "being served" here, before its bytes go out. So a client that has
         # its answer and asks again never overlaps with itself.
         with run.tally.request(user, path) as number:
             time.sleep(run.plan.latency_s(user, path, number))
-            response = self._refusal(run, came_at - run.started_at) or self._record(path, user, number)
+            response = self._refusal(run, came_s) or self._record(path, user, number)
         run.tally.answered(response.status)
         return response
 
@@ -110,17 +106,20 @@ class Origin:
         record = self._catalog.find(path, user)
         if record is None:
             return Response(HTTPStatus.NOT_FOUND, {"error": "no such record"})
-        stamp = {"path": path, "owner": user if is_private else None, "version": number, "served_at": self.clock()}
+        stamp = {"path": path, "owner": user if is_private else None, "version": number, "served_at": time.time()}
         return Response(HTTPStatus.OK, {**stamp, "record": record})
 
 
 class _Run:
     """One run: its plan, its start, and what was seen in it."""
 
-    def __init__(self, plan: Plan, started_at: float) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.started_at = started_at
         self.tally = Tally()
+        self._started_at = time.perf_counter()
+
+    def elapsed_s(self) -> float:
+        return time.perf_counter() - self._started_at
 
 
 class _Server(ThreadingHTTPServer):

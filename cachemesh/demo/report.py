@@ -45,6 +45,8 @@ DEFINITIONS: Final = {
     "p50, p99": "time inside cache.get, nearest rank, failures included",
     "stale": f"older than its ttl when the caller got it, by more than {GRACE_S * 1_000:.0f} ms,\n"
     "counted from its arrival from the origin",
+    "": "stale_while_revalidate waits 30 s after a failed refresh: what the outage\n"
+    "caught stays stale",
     "failures": "Failures that callers got; a 503 had been tried twice by then",
 }
 

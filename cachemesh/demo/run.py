@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from cachemesh import Cache, CachePolicy, PrintLogger
 from cachemesh.demo.catalog import Catalog
 from cachemesh.demo.client import OriginClient
-from cachemesh.demo.clock import steady_now
 from cachemesh.demo.invariants import Invariant
 from cachemesh.demo.origin import Origin
 from cachemesh.demo.plan import Plan
@@ -54,15 +53,15 @@ class Settings:
 
 def new_cache(logger: CacheLogger) -> Reader:
     """The cache that is shown: one for all users and all clients of a run."""
-    return Cache(logger=logger, clock=steady_now)
+    return Cache(logger=logger)
 
 
 async def run(settings: Settings, report: Report, make_cache: Callable[[CacheLogger], Reader] = new_cache) -> int:
     """Show it all; returns the exit code. `make_cache` is where a test puts a broken cache."""
-    began_at = time.monotonic()
+    began_at = time.perf_counter()
     catalog = Catalog()
-    with Origin(catalog, clock=steady_now) as origin:
-        async with OriginClient(origin.url, clock=steady_now) as client:
+    with Origin(catalog) as origin:
+        async with OriginClient(origin.url) as client:
             report.say(f"A real HTTP origin listens on {origin.url}. One key, read twice:\n")
             await log_lines(client, catalog)
             report.say(
@@ -73,13 +72,13 @@ async def run(settings: Settings, report: Report, make_cache: Callable[[CacheLog
             scores = await _all_policies(settings, report, make_cache, origin, client, catalog)
 
     report.finish(scores)
-    return _verdict(scores, report, time.monotonic() - began_at)
+    return _verdict(scores, report, time.perf_counter() - began_at)
 
 
 async def log_lines(client: OriginClient, catalog: Catalog) -> None:
     """Read one key twice through a cache that prints what happens: a miss and what follows, then a hit."""
     [user] = (resource for resource in catalog.resources if resource.key == LOGGED_KEY)
-    async with Cache(logger=PrintLogger(), clock=steady_now) as cache:
+    async with Cache(logger=PrintLogger()) as cache:
         for _ in range(2):
             await cache.get(user.key, client.fetcher(user, None), ttl=LOGGED_TTL_S)
 
@@ -108,7 +107,6 @@ async def _all_policies(  # noqa: PLR0913, PLR0917  the parts of the demo, put t
                 origin=client,
                 catalog=catalog,
                 score=score,
-                clock=steady_now,
             )
             redrawing = asyncio.create_task(_redraw(report, scores, settings.policies[len(scores) :], origin))
             try:

@@ -94,17 +94,17 @@ class Score:
         user: str,
         answer: Result[Stamped, OriginError | CacheError],
         *,
-        took_s: float,
-        at: float,
+        asked_at: float,
+        answered_at: float,
     ) -> None:
-        """`user` got `answer` at the instant `at`, after `took_s`."""
-        self._took_ms.append(took_s * 1_000)
+        """`user` asked and was answered at these instants of `time.perf_counter`."""
+        self._took_ms.append((answered_at - asked_at) * 1_000)
         if not is_successful(answer):
             self.failures[_kind(answer.failure())] += 1
             return
 
         value = answer.unwrap()
-        if at - value.arrived_at > resource.ttl_s + GRACE_S:
+        if answered_at - value.arrived_at > resource.ttl_s + GRACE_S:
             self.stale += 1
         if value.path != resource.path:
             self.broke(Invariant.OWN_KEY, f"{resource.key} was answered with {value.path}")

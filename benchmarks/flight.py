@@ -1,0 +1,134 @@
+"""Ten thousand callers of one key at once, while its fetch takes a millisecond: how often is it fetched, and what does it cost?
+
+The floor is a bare shared Future under the same gather. Peers are shown with what they got wrong.
+"""
+# ruff: noqa: PLC0415  (cachemesh is imported where it is used)
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from returns.result import Result, Success
+
+from benchmarks import floors
+from benchmarks.floors import KEY, TTL_S, Call, Fetch
+from benchmarks.harness import Contender, race
+from benchmarks.peers import PEERS
+from benchmarks.table import Table
+
+CALLERS: Final = 10_000
+ROUNDS: Final = 15
+MOST: Final = 1.5
+FETCH_S: Final = 0.001
+GIVE_UP_S: Final = 20
+
+Make = Callable[[Fetch], Awaitable[Call | None]]
+
+
+class Crowd:
+    """A contender's callers: what they saw is kept beside what they cost."""
+
+    def __init__(self, name: str, make: Make, answer: object = 1) -> None:
+        self.contender = Contender(name, self.sample)
+        self.fetches: Counter[int] = Counter()
+        self.wrong = 0
+        self._make, self._answer = make, answer
+
+    def sample(self, callers: int) -> int:
+        return asyncio.run(self._run(callers))
+
+    async def _run(self, callers: int) -> int:
+        fetched = 0
+
+        async def fetch(k: str) -> object:
+            nonlocal fetched
+            del k
+            fetched += 1
+            await asyncio.sleep(FETCH_S)
+            return self._answer
+
+        call = await self._make(fetch)
+        assert call is not None
+
+        async def caller() -> object:  # gather() merges equal awaitables, and theine hands out one object to all.
+            return await call(KEY)
+
+        async def crowd() -> list[object]:
+            return await asyncio.gather(*[caller() for _ in range(callers)], return_exceptions=True)
+
+        started = time.perf_counter_ns()
+        try:
+            answers = await asyncio.wait_for(crowd(), GIVE_UP_S)
+        except TimeoutError:
+            answers = []
+        took = time.perf_counter_ns() - started
+        self.fetches[fetched] += 1
+        self.wrong = max(self.wrong, callers - sum(1 for answer in answers if answer == self._answer))
+        return took
+
+    @property
+    def seen(self) -> str:
+        """How many fetches there were in a round, and how many callers got something else than the answer."""
+        fetches = "/".join(f"{n:,}" for n in sorted(self.fetches))
+        return f"{fetches} ({self.wrong:,} wrong answers)" if self.wrong else fetches
+
+
+def tables() -> list[Table]:
+    floor = Crowd("floor: bare shared Future", _floor)
+    get = Crowd("cache.get(key, fetch, policy=, ttl=)", lambda fetch: _ours(fetch, "get"), Success(1))
+    decorated = Crowd("@cached(cache) on one str", lambda fetch: _ours(fetch, "decorated"), Success(1))
+    missing = [peer.name for peer in PEERS if asyncio.run(peer.made(_nothing, 1024)) is None]
+    peers = [
+        Crowd(peer.name, lambda fetch, peer=peer: peer.made(fetch, 1024)) for peer in PEERS if peer.name not in missing
+    ]
+    crowds = [floor, get, decorated, *peers]
+    race([crowd.contender for crowd in crowds], rounds=ROUNDS, count=CALLERS, collect=True)
+
+    table = Table(
+        f"{CALLERS:,} callers of one key",
+        ("what", "ns a caller", "best ns", "x floor", "get / it", "fetches"),
+        notes=[f"not installed: {', '.join(missing)}"] if missing else [],
+    )
+    for crowd in [*crowds[:3], *sorted(peers, key=lambda peer: peer.contender.median)]:
+        row = crowd.contender
+        over = row.over(floor.contender)
+        right = set(crowd.fetches) == {1} and not crowd.wrong
+        table.add(
+            row.name,
+            row.median,
+            row.best,
+            over,
+            get.contender.over(row) if crowd in peers else None,
+            crowd.seen,
+            target=f"1 fetch, <= {MOST} x floor" if crowd is get else "",
+            reached=right and over <= MOST if crowd is get else None,
+        )
+    return [table]
+
+
+async def _floor(fetch: Fetch) -> Call:
+    return floors.shared_future(fetch)
+
+
+async def _ours(fetch: Fetch, spelling: str) -> Call:
+    from cachemesh import Cache, CachePolicy, cached
+
+    cache = Cache()
+
+    async def origin() -> Result[int, str]:
+        return await fetch(KEY)  # type: ignore[return-value]
+
+    def get(key: str) -> Awaitable[object]:
+        return cache.get(key, origin, policy=CachePolicy.CACHE_FIRST, ttl=TTL_S)
+
+    @cached(cache, key="user:{user_id}", ttl=TTL_S)
+    async def user(user_id: str) -> Result[int, str]:
+        return await fetch(user_id)  # type: ignore[return-value]
+
+    return get if spelling == "get" else user
+
+
+async def _nothing(k: str) -> object:
+    return k
