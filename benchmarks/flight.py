@@ -12,10 +12,11 @@ from typing import Final
 
 from returns.result import Result, Success
 
-from benchmarks import floors
+from benchmarks import floors, leader
 from benchmarks.floors import KEY, TTL_S, Call, Fetch
 from benchmarks.harness import Contender, race
-from benchmarks.peers import PEERS
+from benchmarks.peers import installed
+from benchmarks.processes import forked
 from benchmarks.table import Table
 
 CALLERS: Final = 10_000
@@ -24,7 +25,7 @@ MOST: Final = 1.5
 FETCH_S: Final = 0.001
 GIVE_UP_S: Final = 20
 
-Make = Callable[[Fetch], Awaitable[Call | None]]
+Make = Callable[[Fetch], Awaitable[Call]]
 
 
 class Crowd:
@@ -34,12 +35,16 @@ class Crowd:
         self.contender = Contender(name, self.sample)
         self.fetches: Counter[int] = Counter()
         self.wrong = 0
-        self._make, self._answer = make, answer
+        self.make, self.answer = make, answer
+        self._apart = forked(lambda callers: asyncio.run(self._run(callers)))
 
     def sample(self, callers: int) -> int:
-        return asyncio.run(self._run(callers))
+        took, fetches, wrong = self._apart(callers)
+        self.fetches[fetches] += 1
+        self.wrong = max(self.wrong, wrong)
+        return took
 
-    async def _run(self, callers: int) -> int:
+    async def _run(self, callers: int) -> tuple[int, int, int]:
         fetched = 0
 
         async def fetch(k: str) -> object:
@@ -47,10 +52,9 @@ class Crowd:
             del k
             fetched += 1
             await asyncio.sleep(FETCH_S)
-            return self._answer
+            return self.answer
 
-        call = await self._make(fetch)
-        assert call is not None
+        call = await self.make(fetch)
 
         async def caller() -> object:  # gather() merges equal awaitables, and theine hands out one object to all.
             return await call(KEY)
@@ -64,9 +68,7 @@ class Crowd:
         except TimeoutError:
             answers = []
         took = time.perf_counter_ns() - started
-        self.fetches[fetched] += 1
-        self.wrong = max(self.wrong, callers - sum(1 for answer in answers if answer == self._answer))
-        return took
+        return took, fetched, callers - sum(1 for answer in answers if answer == self.answer)
 
     @property
     def seen(self) -> str:
@@ -79,17 +81,15 @@ def tables() -> list[Table]:
     floor = Crowd("floor: bare shared Future", _floor)
     get = Crowd("cache.get(key, fetch, policy=, ttl=)", lambda fetch: _ours(fetch, "get"), Success(1))
     decorated = Crowd("@cached(cache) on one str", lambda fetch: _ours(fetch, "decorated"), Success(1))
-    missing = [peer.name for peer in PEERS if asyncio.run(peer.made(_nothing, 1024)) is None]
-    peers = [
-        Crowd(peer.name, lambda fetch, peer=peer: peer.made(fetch, 1024)) for peer in PEERS if peer.name not in missing
-    ]
+    found, notes = installed()
+    peers = [Crowd(peer.name, lambda fetch, peer=peer: peer.make(fetch, 1024)) for peer in found]
     crowds = [floor, get, decorated, *peers]
-    race([crowd.contender for crowd in crowds], rounds=ROUNDS, count=CALLERS, collect=True)
+    race([crowd.contender for crowd in crowds], rounds=ROUNDS, count=CALLERS)
 
     table = Table(
         f"{CALLERS:,} callers of one key",
         ("what", "ns a caller", "best ns", "x floor", "get / it", "fetches"),
-        notes=[f"not installed: {', '.join(missing)}"] if missing else [],
+        notes=notes,
     )
     for crowd in [*crowds[:3], *sorted(peers, key=lambda peer: peer.contender.median)]:
         row = crowd.contender
@@ -105,7 +105,7 @@ def tables() -> list[Table]:
             target=f"1 fetch, <= {MOST} x floor" if crowd is get else "",
             reached=right and over <= MOST if crowd is get else None,
         )
-    return [table]
+    return [table, leader.table([(c.contender.name, c.make, c.answer) for c in crowds], get.contender.name)]
 
 
 async def _floor(fetch: Fetch) -> Call:
@@ -128,7 +128,3 @@ async def _ours(fetch: Fetch, spelling: str) -> Call:
         return await fetch(user_id)  # type: ignore[return-value]
 
     return get if spelling == "get" else user
-
-
-async def _nothing(k: str) -> object:
-    return k

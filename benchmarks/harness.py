@@ -41,14 +41,13 @@ class Contender:
         return statistics.median(mine / theirs for mine, theirs in zip(self.ns, other.ns, strict=False))
 
 
-def race(contenders: Sequence[Contender], *, rounds: int, count: int | None = None, collect: bool = False) -> None:
+def race(contenders: Sequence[Contender], *, rounds: int, count: int | None = None) -> None:
     """Fill in `ns` of each contender.
 
-    Without a `count` each sample is sized to some milliseconds and the collector is off, as timeit does.
-    With one, a sample is that many operations. `collect` leaves the collector on and starts each sample on a clean heap.
-    A contender whose sample took longer than a second is not asked again.
+    Without a `count` each sample is sized to some milliseconds and the collector is off, as timeit does. With one, a
+    sample is that many operations, and the collector is left on. Whose sample took over a second is not asked again.
     """
-    with _collector(on=collect):
+    with _collector(on=count is not None):
         counts = {c.name: count or _sized(c.sample) for c in contenders}
         for turn in range(rounds):
             shift = turn % len(contenders)
@@ -56,8 +55,6 @@ def race(contenders: Sequence[Contender], *, rounds: int, count: int | None = No
                 n = counts[contender.name]
                 if contender.ns and contender.ns[-1] * n > _PATIENCE_NS:
                     continue
-                if collect:
-                    gc.collect()
                 contender.ns.append(contender.sample(n) / n)
 
 

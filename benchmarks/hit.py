@@ -16,7 +16,7 @@ from returns.result import Result, Success
 from benchmarks import floors
 from benchmarks.floors import KEY, TTL_S, Call
 from benchmarks.harness import Contender, async_sample, race, sync_sample
-from benchmarks.peers import PEERS
+from benchmarks.peers import installed, trivial
 from benchmarks.table import Table
 
 ROUNDS: Final = 31
@@ -32,24 +32,15 @@ def tables() -> list[Table]:
 def async_table() -> Table:
     """Our two spellings against the async floor and every async peer."""
     with asyncio.Runner() as runner:
-        missing: list[str] = []
         floor = Contender("floor: coroutine, dict get, TTL check", _calling(runner, floors.async_hit()))
         get, defaults, decorated = runner.run(_ours(runner))
         ours = [get, defaults, decorated]
-        peers = []
-        for peer in PEERS:
-            call = runner.run(peer.made(_one(), 1024))
-            if call is None:
-                missing.append(peer.name)
-                continue
-            runner.run(_warm(call))
-            peers.append(Contender(peer.name, _calling(runner, call)))
+        found, notes = installed()
+        peers = [Contender(peer.name, _calling(runner, runner.run(peer.make(trivial(), 1024)))) for peer in found]
 
         race([floor, *ours, *peers], rounds=ROUNDS)
 
-    table = Table(
-        "Async hit", ("what", "ns", "best ns", "x floor", "get / it", "@cached / it"), notes=_not_installed(missing)
-    )
+    table = Table("Async hit", ("what", "ns", "best ns", "x floor", "get / it", "@cached / it"), notes=notes)
     table.add(floor.name, floor.median, floor.best, 1.0)
     for mine in ours:
         judged = mine is not defaults
@@ -97,14 +88,14 @@ def sync_table() -> Table:
     floor = Contender("floor: function, dict get, TTL check", _calling_sync(floors.sync_hit()))
     get = Contender("SyncCache.get(key, fetch, policy=, ttl=)", sync_sample(get_loop))
     decorated = Contender("@cached(SyncCache) on one str", _calling_sync(user))
-    peers, missing = _sync_peers()
+    peers, notes = _sync_peers()
     get_loop(1)
     user(KEY)
 
     race([floor, get, decorated, *peers], rounds=ROUNDS)
     cache.close()
 
-    table = Table("Sync hit", ("what", "ns", "best ns", "x floor", "get / it"), notes=_not_installed(missing))
+    table = Table("Sync hit", ("what", "ns", "best ns", "x floor", "get / it"), notes=notes)
     table.add(floor.name, floor.median, floor.best, 1.0)
     over = get.over(floor)
     table.add(get.name, get.median, get.best, over, target=f"<= {MOST} x floor", reached=over <= MOST)
@@ -160,18 +151,6 @@ def _calling_sync(call: Callable[[str], object]) -> Callable[[int], int]:
     return sync_sample(loop)
 
 
-def _one() -> Call:
-    async def fetch(k: str) -> object:
-        del k
-        return 1
-
-    return fetch
-
-
-async def _warm(call: Call) -> None:
-    await call(KEY)
-
-
 def _sync_peers() -> tuple[list[Contender], list[str]]:
     found: list[Contender] = []
     missing: list[str] = []
@@ -188,7 +167,7 @@ def _sync_peers() -> tuple[list[Contender], list[str]]:
             continue
         call(KEY)
         found.append(Contender(name, _calling_sync(call)))
-    return found, missing
+    return found, [f"not installed: {', '.join(missing)}"] if missing else []
 
 
 def _identity(k: str) -> object:
@@ -217,7 +196,3 @@ def _cachetools() -> Callable[[str], object]:
     import cachetools
 
     return cachetools.cached(cachetools.TTLCache(1024, TTL_S))(_identity)
-
-
-def _not_installed(names: list[str]) -> list[str]:
-    return [f"not installed: {', '.join(names)}"] if names else []

@@ -14,7 +14,7 @@ from typing import Any, Final
 from returns.result import Result, Success
 
 from benchmarks.floors import TTL_S, Entry
-from benchmarks.resident import answer, in_child, resident_bytes
+from benchmarks.processes import answer, in_child, resident_bytes
 from benchmarks.table import Table
 
 ENTRIES: Final = 1_000_000

@@ -1,6 +1,6 @@
 """The price of a miss: unique keys, a trivial async fetch, the answer stored. The collector is on.
 
-Each sample is a new cache in a new event loop: timers, tasks and entries of one contender must not weigh on the next.
+Each sample is a new cache in a new event loop in a fork of its own.
 """
 # ruff: noqa: PLC0415  (cachemesh is imported where it is used)
 
@@ -15,7 +15,8 @@ from returns.result import Result, Success
 from benchmarks import floors
 from benchmarks.floors import TTL_S, Call
 from benchmarks.harness import Contender, race
-from benchmarks.peers import ASYNC_LRU, PEERS
+from benchmarks.peers import ASYNC_LRU, installed, trivial
+from benchmarks.processes import forked
 from benchmarks.table import Table
 
 KEYS: Final = 8_000
@@ -23,7 +24,7 @@ ROUNDS: Final = 11
 MOST: Final = 1.0 if sys.version_info < (3, 12) else 1 / 3
 """Of async-lru's time: an eager task, which 3.12 brought, saves a trip through the event loop."""
 
-Make = Callable[[], Awaitable[Call | None]]
+Make = Callable[[], Awaitable[Call]]
 
 
 def tables() -> list[Table]:
@@ -35,19 +36,15 @@ def table(size: int) -> Table:
     floor = Contender("floor: dict, no single-flight, no bound", _sample(_floor))
     get = Contender("cache.get(key, fetch, policy=, ttl=)", _sample(lambda: _ours(size, "get")))
     decorated = Contender("@cached(cache) on one str", _sample(lambda: _ours(size, "decorated")))
-    missing = [peer.name for peer in PEERS if asyncio.run(peer.made(_one(), size)) is None]
-    peers = [
-        Contender(peer.name, _sample(lambda peer=peer: peer.made(_one(), size)))
-        for peer in PEERS
-        if peer.name not in missing
-    ]
-    race([floor, get, decorated, *peers], rounds=ROUNDS, count=KEYS, collect=True)
+    found, notes = installed()
+    peers = [Contender(peer.name, _sample(lambda peer=peer: peer.make(trivial(), size))) for peer in found]
+    race([floor, get, decorated, *peers], rounds=ROUNDS, count=KEYS)
 
     room = "with room for all" if size >= KEYS else "evicting"
     result = Table(
         f"Async miss, {KEYS:,} unique keys, bounded to {size:,} ({room})",
         ("what", "ns", "best ns", "x floor", "get / it"),
-        notes=[f"not installed: {', '.join(missing)}"] if missing else [],
+        notes=notes,
     )
     for ours in (floor, get, decorated):
         result.add(ours.name, ours.median, ours.best, ours.over(floor))
@@ -69,18 +66,17 @@ def table(size: int) -> Table:
 def _sample(make: Make) -> Callable[[int], int]:
     async def run(n: int) -> int:
         call = await make()
-        assert call is not None
         keys = [f"user:{i}" for i in range(n)]
         started = time.perf_counter_ns()
         for key in keys:
             await call(key)
         return time.perf_counter_ns() - started
 
-    return lambda n: asyncio.run(run(n))
+    return forked(lambda n: asyncio.run(run(n)))
 
 
 async def _floor() -> Call:
-    return floors.unbounded_miss(_one())
+    return floors.unbounded_miss(trivial())
 
 
 async def _ours(size: int, spelling: str) -> Call:
@@ -100,11 +96,3 @@ async def _ours(size: int, spelling: str) -> Call:
         return Success(1)
 
     return get if spelling == "get" else user
-
-
-def _one() -> Call:
-    async def fetch(k: str) -> object:
-        del k
-        return 1
-
-    return fetch

@@ -1,9 +1,10 @@
 """The peers, each as its users would write it: a decorator on an async function of one str, with a TTL and a bound.
 
-A peer that is not installed is left out and named in the table. Nothing here is timed.
+A peer that is not installed is left out and named under the table. Nothing here is timed.
 """
 # ruff: noqa: PLC0415  (a peer is imported where it is used: a missing one must not take the others with it)
 
+import importlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +13,23 @@ from typing import Any, Final
 from benchmarks.floors import TTL_S, Call, Fetch
 
 Make = Callable[[Fetch, int], Awaitable[Call]]
-"""Decorates a fetch, an `async def` of its own for each peer, whose one parameter is named `k`."""
+
+
+def trivial() -> Fetch:
+    """A fetch that costs nothing. Each peer gets a function of its own: some key their caches by it, or by the name `k`."""
+
+    async def fetch(k: str) -> object:
+        del k
+        return 1
+
+    return fetch
+
+
+def installed() -> tuple[list["Peer"], list[str]]:
+    """The peers that can be imported (and now are), and a note on those that cannot."""
+    found = [peer for peer in PEERS if _importable(peer.module)]
+    missing = [peer.name for peer in PEERS if peer not in found]
+    return found, [f"not installed: {', '.join(missing)}"] if missing else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +37,9 @@ class Peer:
     """A caching idiom of another library."""
 
     name: str
+    module: str
     make: Make
-
-    async def made(self, fetch: Fetch, size: int) -> Call | None:
-        """The decorated `fetch`, or None where the library is not installed."""
-        try:
-            return await self.make(fetch, size)
-        except ImportError:
-            return None
+    """Takes the fetch to decorate and the most entries to keep."""
 
 
 async def _moka(fetch: Fetch, size: int) -> Call:
@@ -103,18 +115,26 @@ async def _cashews_cache(size: int) -> Any:  # noqa: ANN401  (an untyped library
     return cache
 
 
-ASYNC_LRU: Final = Peer("async-lru @alru_cache", _async_lru)
+ASYNC_LRU: Final = Peer("async-lru @alru_cache", "async_lru", _async_lru)
 
 PEERS: Final = (
-    Peer("moka-py @cached", _moka),
-    Peer("moka-py @cached(wait_concurrent)", _moka_waiting),
-    Peer("cachebox @cached", _cachebox),
-    Peer("cachebox @cached(lock=False)", _cachebox_bare),
+    Peer("moka-py @cached", "moka_py", _moka),
+    Peer("moka-py @cached(wait_concurrent)", "moka_py", _moka_waiting),
+    Peer("cachebox @cached", "cachebox", _cachebox),
+    Peer("cachebox @cached(lock=False)", "cachebox", _cachebox_bare),
     ASYNC_LRU,
-    Peer("theine Memoize", _theine),
-    Peer("theine Memoize (own key, nolock)", _theine_keyed),
-    Peer("aiocache @cached", _aiocache),
-    Peer("aiocache @cached_stampede", _aiocache_stampede),
-    Peer("cashews @cache", _cashews),
-    Peer("cashews @cache(lock)", _cashews_locked),
+    Peer("theine Memoize", "theine", _theine),
+    Peer("theine Memoize (own key, nolock)", "theine", _theine_keyed),
+    Peer("aiocache @cached", "aiocache", _aiocache),
+    Peer("aiocache @cached_stampede", "aiocache", _aiocache_stampede),
+    Peer("cashews @cache", "cashews", _cashews),
+    Peer("cashews @cache(lock)", "cashews", _cashews_locked),
 )
+
+
+def _importable(module: str) -> bool:
+    try:
+        importlib.import_module(module)
+    except ImportError:
+        return False
+    return True

@@ -17,7 +17,7 @@ from returns.result import Result, Success
 
 from benchmarks.floors import TTL_S, Entry
 from benchmarks.heartbeat import listening
-from benchmarks.resident import answer, in_child
+from benchmarks.processes import answer, in_child
 from benchmarks.table import Table
 
 ENTRIES: Final = 1_000_000

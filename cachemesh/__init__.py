@@ -23,6 +23,7 @@ from cachemesh.errors import (
 )
 from cachemesh.shell.async_watch import Updates, Watch
 from cachemesh.shell.cache import Cache
+from cachemesh.shell.decorator import cached
 from cachemesh.shell.inspection import CacheState
 from cachemesh.shell.logging import CacheLogger, LoggingLogger, PrintLogger
 from cachemesh.shell.options import RetryOptions

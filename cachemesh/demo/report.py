@@ -43,10 +43,9 @@ DEFINITIONS: Final = {
     "origin": "all HTTP requests: also retries, background refreshes, prefetches",
     "hit": "the cache logged a hit: it answered with an entry, fresh or stale",
     "p50, p99": "time inside cache.get, nearest rank, failures included",
-    "stale": f"older than its ttl when the caller got it, by more than {GRACE_S * 1_000:.0f} ms,\n"
-    "counted from its arrival from the origin",
-    "": "stale_while_revalidate waits 30 s after a failed refresh: what the outage\n"
-    "caught stays stale",
+    "stale": f"older than its ttl when the caller got it, by more than {GRACE_S * 1_000:.0f} ms, counted\n"
+    "from its arrival. stale_while_revalidate backs off after a failed\n"
+    "refresh, so what expires during the outage stays stale for the run",
     "failures": "Failures that callers got; a 503 had been tried twice by then",
 }
 

@@ -45,6 +45,11 @@ class Face:
         of = "" if self._viewer is None else " for a user"
         return f"<{type(self).__name__}{of}: {self._runtime.state.census.count} entries>"
 
+    @property
+    def plain(self) -> Mapping[str, Any]:
+        """The table in which a hit may be looked up by itself; empty where a hit has more to do."""
+        return self._plain
+
     # Reading without waiting
 
     def peek(
