@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cachemesh.core.effects import Join, Load, Refusal, Refuse, Reply, StartFetch
 from cachemesh.core.lifetimes import shorter, verdict
-from cachemesh.core.model import A, Flight, FlightKind, Partition, RefreshSource, State, settled
+from cachemesh.core.model import A, Flight, FlightKind, Partition, RefreshSource, State
 from cachemesh.core.policies import Action, AfterFailure, Freshness
 from cachemesh.core.retry import more_patient
 from cachemesh.core.scopes import Owner, owner_of
@@ -32,13 +32,7 @@ def on_get(state: State[A], command: Get) -> Step[A]:
     partition = state.partitions.get(owner)
     entry = None if partition is None else partition.entries.get(key)
     freshness = verdict(entry, command.now)
-    action = policy.action(freshness, always_revalidate=command.always_revalidate)
-
-    if action is Action.BYPASS:
-        return begin_or_join(state, owner, partition, command, FlightKind.BYPASS, RefreshSource.POLICY)
-
-    if entry is None and state.has_store and not command.asked_store:
-        return begin_or_join(state, owner, partition, command, FlightKind.LOAD, RefreshSource.CACHE_MISS)
+    action = policy.action(freshness, command.always_revalidate)
 
     if entry is not None:
         if action is Action.SERVE:
@@ -47,6 +41,15 @@ def on_get(state: State[A], command: Get) -> Step[A]:
             assert partition is not None
             state, refresh = refresh_behind(state, owner, partition, command)
             return state, (Reply(owner, key, entry.answer), *refresh)
+
+    falls_back = policy.after_failure is AfterFailure.SERVE_STALE
+    if action is Action.BYPASS:
+        kind, source = FlightKind.BYPASS, RefreshSource.POLICY
+        return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
+
+    if state.has_store and entry is None and not command.asked_store:
+        kind, source = FlightKind.LOAD, RefreshSource.CACHE_MISS
+        return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
 
     failed = None if partition is None else heeded_failure(partition, command)
     if failed is not None:
@@ -57,7 +60,7 @@ def on_get(state: State[A], command: Get) -> Step[A]:
         return state, (Refuse(reason),)
 
     source = RefreshSource.POLICY if policy.fresh is Action.FETCH else RefreshSource.CACHE_MISS
-    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, source)
+    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, source, falls_back=falls_back)
 
 
 def on_refresh(state: State[A], command: Refresh) -> Step[A]:
@@ -65,7 +68,8 @@ def on_refresh(state: State[A], command: Refresh) -> Step[A]:
     if owner is None:
         return state, (Refuse(Refusal.NO_ACTIVE_USER),)
     partition = state.partitions.get(owner)
-    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, command.source)
+    kind, source = FlightKind.FETCH, command.source
+    return begin_or_join(state, owner, partition, command, kind, source, falls_back=False)
 
 
 def heeded_failure(partition: Partition[A], command: Get) -> Failed[A] | None:
@@ -93,33 +97,32 @@ def begin_or_join(
     command: Get | Refresh,
     kind: FlightKind,
     source: RefreshSource,
+    *,
+    falls_back: bool,
 ) -> Step[A]:
-    """Wait for a flight: the one under way that may answer `command`, or a new one."""
-    flight = None if partition is None else joinable_flight(state.flights, partition, command, kind)
-    if command.within and kind is not FlightKind.LOAD and waits_for_itself(state.flights, owner, command.key, command.within, flight):
-        return state, (Refuse(Refusal.REENTRANT),)
+    """Wait for a flight: the one under way that may answer `command`, or a new one.
 
-    falls_back = policy_falls_back(command)
+    `falls_back`: the asker takes an old value in place of a failure.
+    """
+    flight = None if partition is None else joinable_flight(state.flights, partition, command, kind)
+    if command.within:
+        if kind is not FlightKind.LOAD and waits_for_itself(
+            state.flights, owner, command.key, command.within, flight
+        ):
+            return state, (Refuse(Refusal.REENTRANT),)
+        awaited = command.flight_id if flight is None else flight.flight_id
+        state = with_wait(state, command.within, awaited)
+
     if flight is None:
         if partition is None:
             partition = state.blank(owner)
         state, effects = begin(state, owner, partition, command, kind, source)
-        flight_id = command.flight_id
-    else:
-        effects = ()
-        flight_id = flight.flight_id
-        merged = merge_intents(flight, command, kind)
-        if merged is not flight:
-            state = state.moved(state.partitions, state.flights.insert(flight_id, merged))
-    if command.within:
-        state = with_wait(state, command.within, flight_id)
-    return state, (*effects, Join(flight_id, falls_back))
+        return state, (*effects, Join(command.flight_id, falls_back))
 
-
-def policy_falls_back(command: Get | Refresh) -> bool:
-    """Whether the asker takes an old value in place of a failure. A refresh is asked for the truth."""
-    policy = getattr(command, "policy", None)
-    return policy is not None and policy.after_failure is AfterFailure.SERVE_STALE
+    merged = merge_intents(flight, command, kind)
+    if merged is not flight:
+        state = state.moved(state.partitions, state.flights.insert(flight.flight_id, merged))
+    return state, (Join(flight.flight_id, falls_back),)
 
 
 def joinable_flight(
@@ -186,7 +189,10 @@ def begin(
     under_way = partition.flights.get(key)
     listed = (flight_id,) if under_way is None else (*under_way, flight_id)
     partition = partition.moved(partition.entries, partition.failures, partition.flights.insert(key, listed))
-    state = state.moved(settled(state.partitions, owner, partition), state.flights.insert(flight_id, flight))
+    partitions = state.partitions
+    if partitions.get(owner) is not partition:
+        partitions = partitions.insert(owner, partition)
+    state = state.moved(partitions, state.flights.insert(flight_id, flight))
     if kind is FlightKind.LOAD:
         return state, (Load(flight_id, owner, key),)
     return state, (StartFetch(flight_id, owner, key, source),)

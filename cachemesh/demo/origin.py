@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from cachemesh.demo.catalog import Catalog
 from cachemesh.demo.plan import Plan, Trouble
@@ -129,6 +130,11 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, origin: Origin) -> None:
         super().__init__((HOST, 0), _Handler)
         self.origin = origin
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  as the base class has it
+        """A client that hangs up, as one does whose fetch is cancelled, is nothing to report."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

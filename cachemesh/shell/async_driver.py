@@ -6,12 +6,14 @@ import asyncio
 import sys
 import weakref
 from contextvars import Context
+from inspect import isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure, Success
 
 from cachemesh.core import commands
-from cachemesh.errors import FetchRaised, FetchTimeout, InvalidFetchResult
+from cachemesh.errors import FetchRaised, FetchTimeout
 from cachemesh.shell.live import WITHIN, Phase
 from cachemesh.shell.outcomes import Answer, judged
 
@@ -40,8 +42,6 @@ class AsyncDomain:
     async def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
         live = boarding.live
-        if boarding.leads:
-            self.launch(live)
         if not live.is_over:
             waiter = asyncio.get_running_loop().create_future()
             live.waiters.append(waiter)
@@ -50,11 +50,15 @@ class AsyncDomain:
             except BaseException:
                 self._leave(boarding)
                 raise
+        return self.told(boarding)
+
+    @staticmethod
+    def told(boarding: Boarding) -> Answer | None:
+        """What a flight that is over brings to one of its callers. None: ask again."""
+        live = boarding.live
         if boarding.leads and live.crash is not None:
             crash, live.crash = live.crash, None
             raise crash
-        if live.phase is Phase.ASK_AGAIN:
-            return None
         return live.told(falls_back=boarding.falls_back)
 
     def _leave(self, boarding: Boarding) -> None:
@@ -74,7 +78,7 @@ class AsyncDomain:
     def launch(self, live: LiveFlight) -> None:
         """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
         journey = self._load(live) if live.is_load else self._fly(live)
-        live.handle = self._start(journey, Context() if live.background else None)
+        live.handle = self._start(journey, Context() if live.is_background else None)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` behind everybody's back, and keep it from being collected."""
@@ -92,11 +96,22 @@ class AsyncDomain:
         return task
 
     async def _fly(self, live: LiveFlight) -> None:
-        WITHIN.set(live.line_of_ancestors())
+        WITHIN.set(live.ancestors())
         runtime = self._runtime
+        answer: Answer
         try:
             while True:
-                answer = await self._attempt(live)
+                if live.options.attempt_timeout_s is None:
+                    try:
+                        got = live.fetch()
+                        if type(got) is CoroutineType or isawaitable(got):
+                            got = await got
+                    except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
+                        answer = Failure(FetchRaised(live.key, error))
+                    else:
+                        answer = got if type(got) is Success else judged(got, live.key)
+                else:
+                    answer = await self._attempt_within(live, live.options.attempt_timeout_s)
                 if type(answer) is Success:
                     runtime.succeeded(live, answer)
                     break
@@ -121,27 +136,13 @@ class AsyncDomain:
         finally:
             self._wake(live)
 
-    async def _attempt(self, live: LiveFlight) -> Answer:
-        """Call the fetcher once."""
-        timeout_s = live.errand.options.attempt_timeout_s
-        if timeout_s is not None:
-            return await self._attempt_within(live, timeout_s)
-        try:
-            awaitable = live.errand.fetch()
-            if not hasattr(awaitable, "__await__"):
-                return Failure(InvalidFetchResult(live.key, type(awaitable).__name__))
-            got = await awaitable
-        except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
-            return Failure(FetchRaised(live.key, error))
-        return judged(got, live.key)
-
     async def _attempt_within(self, live: LiveFlight, timeout_s: float) -> Answer:
+        """Call the fetcher once, for so long at the most."""
         try:
             async with asyncio.timeout(timeout_s) as deadline:
-                awaitable = live.errand.fetch()
-                if not hasattr(awaitable, "__await__"):
-                    return Failure(InvalidFetchResult(live.key, type(awaitable).__name__))
-                got = await awaitable
+                got = live.fetch()
+                if isawaitable(got):
+                    got = await got
         except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
             if deadline.expired() and isinstance(error, TimeoutError):
                 return Failure(FetchTimeout(live.key, timeout_s))

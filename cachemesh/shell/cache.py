@@ -7,13 +7,12 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from msgspec.structs import replace
 from returns.result import Failure, Result
 from typing_extensions import Self
 
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
-from cachemesh.core.policies import Action, CachePolicy
+from cachemesh.core.policies import Action, AfterFailure, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_driver import AsyncDomain
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from cachemesh.shell.live import Errand
+    from cachemesh.shell.live import Wish
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
 
@@ -116,11 +115,12 @@ class Cache(Face):
                     if resident is not None and resident.expires_at > monotonic():
                         if resident.visits < MAX_VISITS:
                             resident.visits += 1
-                        answer: Result[T, E | CacheError] = resident.answer
-                        return answer
+                        hit: Result[T, E | CacheError] = resident.answer
+                        return hit
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
-        return await self._get(key, fetch, policy, ttl, retry, cache_failures, always_revalidate, scope)
+        answer = self._get(key, fetch, policy, ttl, retry, cache_failures, always_revalidate, scope)
+        return await self._ride(answer) if isinstance(answer, Boarding) else answer
 
     async def get_authenticated(
         self,
@@ -143,10 +143,9 @@ class Cache(Face):
         """
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
-        errand = self._errand(_Authenticated(self._keeper, fetch), retry)
-        return await self._get(
+        answer = self._get(
             key,
-            errand.fetch,
+            _Authenticated(self._keeper, fetch),
             policy,
             ttl,
             retry,
@@ -154,6 +153,7 @@ class Cache(Face):
             always_revalidate,
             scope,
         )
+        return await self._ride(answer) if isinstance(answer, Boarding) else answer
 
     async def refresh(
         self,
@@ -169,7 +169,8 @@ class Cache(Face):
 
         Failures: those of `get` that concern a fetch.
         """
-        return await self._refresh(RefreshSource.REFRESH, key, fetch, ttl, retry, cache_failures, scope)
+        answer = self._refresh(RefreshSource.REFRESH, key, fetch, ttl, retry, cache_failures, scope)
+        return await self._ride(answer) if isinstance(answer, Boarding) else answer
 
     async def prefetch(
         self,
@@ -182,7 +183,8 @@ class Cache(Face):
         scope: CacheScope = CacheScope.GLOBAL,
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
-        return await self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, retry, cache_failures, scope)
+        answer = self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, retry, cache_failures, scope)
+        return await self._ride(answer) if isinstance(answer, Boarding) else answer
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> Watch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -224,7 +226,7 @@ class Cache(Face):
         here = self._here()
         for live in left:
             for domain in list(self._domains.values()):
-                if domain.domain_id == live.domain_id:
+                if domain.domain_id == live.asked.domain:
                     domain.cancel(live)
         await here.finish()
 
@@ -239,7 +241,7 @@ class Cache(Face):
     ) -> None:
         await self.aclose()
 
-    async def _get(
+    def _get(
         self,
         key: str,
         fetch: Callable[[], Any],
@@ -249,20 +251,30 @@ class Cache(Face):
         cache_failures: bool | Default,
         always_revalidate: bool,
         scope: CacheScope,
-    ) -> Answer:
-        domain = self._here()
+    ) -> Answer | Boarding:
+        """The answer to a get that is no plain hit, or the flight to wait for."""
+        runtime, domain = self._runtime, self._here()
+        is_alike = scope is GLOBAL and type(key) is str and not always_revalidate
+        wish = (policy, ttl, retry, cache_failures)
+        if is_alike and key in runtime.alike:
+            live = runtime.boarding_alike(key, wish, domain.domain_id)
+            if live is not None:
+                live.waiting += 1
+                falls_back = policy.after_failure is AfterFailure.SERVE_STALE
+                return Boarding(live, falls_back, False, live.asked, live.fetch, live.options)
         command = self._get_command(
             key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain.domain_id
         )
-        if type(command) is Failure:
+        if isinstance(command, Failure):
             return command
-        if policy.fresh is SERVE and not always_revalidate:
-            answer = self._runtime.hit(command.key, scope, self._viewer)
+        if not is_alike or not runtime.reads_plainly:
+            answer = runtime.hit(command)
             if answer is not None:
                 return answer
-        return await self._ask(command, self._errand(fetch, retry), domain)
+        options = runtime.settings.retry if isinstance(retry, Default) else retry
+        return self._ask(command, fetch, options, domain, wish if is_alike else None)
 
-    async def _refresh(
+    def _refresh(
         self,
         source: RefreshSource,
         key: str,
@@ -271,31 +283,49 @@ class Cache(Face):
         retry: RetryOptions | Default,
         cache_failures: bool | Default,
         scope: CacheScope,
-    ) -> Answer:
+    ) -> Answer | Boarding:
+        """The flight of a refresh to wait for, or its answer where there is nothing to wait for."""
         domain = self._here()
         command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain.domain_id)
-        if type(command) is Failure:
+        if isinstance(command, Failure):
             return command
-        return await self._ask(command, self._errand(fetch, retry), domain)
+        options = self._runtime.settings.retry if isinstance(retry, Default) else retry
+        return self._ask(command, fetch, options, domain)
 
-    async def _ask(self, command: commands.Get | commands.Refresh, errand: Errand, domain: AsyncDomain) -> Answer:
+    def _ask(
+        self,
+        command: commands.Get | commands.Refresh,
+        fetch: Callable[[], Any],
+        options: RetryOptions,
+        domain: AsyncDomain,
+        wish: Wish | None = None,
+    ) -> Answer | Boarding:
         runtime = self._runtime
+        answer = runtime.ask(command, fetch, options, wish)
+        if not isinstance(answer, Boarding):
+            behind = runtime.unmanned(command)
+            if behind is not None:
+                domain.launch(behind)
+            return answer
+        if answer.leads:
+            domain.launch(answer.live)
+            if answer.live.is_over:
+                told = domain.told(answer)
+                return answer if told is None else told
+        return answer
+
+    async def _ride(self, boarding: Boarding) -> Answer:
+        """Wait for a flight; once a load has ended, ask again."""
+        domain = self._here()
         while True:
-            answer = runtime.ask(command, errand)
-            if not isinstance(answer, Boarding):
-                behind = runtime.unmanned(command)
-                if behind is not None:
-                    domain.launch(behind)
-                return answer
-            told = await domain.wait(answer)
+            told = await domain.wait(boarding)
             if told is not None:
                 return told
-            command = replace(
-                command,
-                asked_store=True,
-                now=runtime.time.now(),
-                flight_id=next(runtime.flight_ids),
-            )
+            again = self._runtime.asked_again(boarding.asked)
+            answer = self._ask(again, boarding.fetch, boarding.options, domain)
+            if not isinstance(answer, Boarding):
+                return answer
+            boarding = answer
 
     def _here(self) -> AsyncDomain:
         """The domain of the running event loop."""

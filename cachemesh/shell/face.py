@@ -11,11 +11,11 @@ from returns.result import Failure, Result, Success
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import CachePolicy, Freshness
-from cachemesh.core.lifetimes import verdict
+from cachemesh.core.lifetimes import LONGEST_TTL_S, verdict
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheExpired, CacheMiss, InvalidKey, InvalidOption, InvalidTtl, NoTokenKeeper
 from cachemesh.shell.inspection import CacheState, instant
-from cachemesh.shell.live import WITHIN, Errand
+from cachemesh.shell.live import WITHIN
 from cachemesh.shell.options import RetryOptions, Settings, seconds
 from cachemesh.shell.ports import DEFAULT, Clock, Default, Store, Ttl
 from cachemesh.shell.runtime import Runtime, refusal
@@ -237,8 +237,11 @@ class Face:
                 return Failure(InvalidKey(key))
             key = str.__str__(key)
         settings = self._runtime.settings
+        ttl_s: float | None
         if ttl is DEFAULT:
             ttl_s = self._runtime.default_ttl_s
+        elif type(ttl) is int and 0 <= ttl <= LONGEST_TTL_S:
+            ttl_s = ttl
         else:
             try:
                 ttl_s = seconds(ttl)
@@ -255,9 +258,6 @@ class Face:
         if cache_failures is not True and cache_failures is not False:
             return Failure(InvalidOption("cache_failures", type(cache_failures).__name__))
         return key, ttl_s, retry, cache_failures, cache_failures
-
-    def _errand(self, fetch: Callable[[], Any], retry: RetryOptions | Default) -> Errand:
-        return Errand(fetch, self._runtime.settings.retry if retry is DEFAULT else retry, WITHIN.get())
 
     def _bad_read(self, key: object, scope: object) -> InvalidKey | InvalidOption | None:
         if not isinstance(key, str):

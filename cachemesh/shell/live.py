@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from msgspec import Struct
 from returns.result import Failure
@@ -13,12 +14,15 @@ from cachemesh.core.model import Ancestor
 from cachemesh.errors import FetchCancelled
 from cachemesh.shell.outcomes import Answer, with_traceback
 
+from cachemesh.core.commands import Get, Refresh
+from cachemesh.core.policies import CachePolicy
+from cachemesh.shell.options import RetryOptions
+from cachemesh.shell.ports import Default, Ttl
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.options import RetryOptions
     from cachemesh.shell.store_line import StoreCall
 
 WITHIN: Final[ContextVar[tuple[Ancestor, ...]]] = ContextVar("cachemesh_within", default=())
@@ -34,87 +38,79 @@ class Phase(Enum):
     ABORTED = auto()
 
 
-class Errand(Struct, frozen=True):
-    """What a caller brings along for the flight that it may start: code, as opposed to the command's data."""
-
-    fetch: Callable[[], Any]
-    options: RetryOptions
-    within: tuple[Ancestor, ...]
+Wish: TypeAlias = tuple[CachePolicy, Ttl | Default, RetryOptions | Default, bool | Default]
+"""The options of a get, as the caller wrote them."""
 
 
 class LiveFlight:
-    """Mutable, and owned by the runtime: it changes under the runtime's lock."""
+    """Mutable, and owned by the runtime. What most flights leave as it is stands in the class."""
 
-    __slots__ = (
-        "answer",
-        "background",
-        "crash",
-        "domain_id",
-        "errand",
-        "fallback",
-        "flight_id",
-        "handle",
-        "is_load",
-        "is_over",
-        "key",
-        "leader_waits",
-        "owner",
-        "phase",
-        "retry_is_spent",
-        "store_call",
-        "traceback",
-        "waiters",
-        "waiting",
-    )
+    is_background = False
+    is_load = False
+    is_over = False
+    """Everybody who waited has been woken."""
+    phase = Phase.UNDER_WAY
+    leader_waits = True
+    waiting = 0
+    """How many callers wait. At zero a flight in the foreground is given up."""
+    answer: Answer | None = None
+    fallback: Answer | None = None
+    traceback: TracebackType | None = None
+    crash: BaseException | None = None
+    """What ended the fetch without being an answer, for the caller who leads."""
+    handle: Any = None
+    """The driver's task."""
+    store_call: StoreCall | None = None
+    """The load, or the writing through of the answer."""
+    retry_is_spent = False
+    """The attempt has refreshed its token already; a failure of it is final."""
+    wish: Wish | None = None
+    """Who wishes the very same is sure to join this flight, without changing it: see `Runtime.alike`."""
 
     def __init__(
         self,
         flight_id: int,
         owner: Owner,
-        key: str,
-        errand: Errand,
-        *,
-        domain_id: int,
-        background: bool,
-        is_load: bool,
+        asked: Get | Refresh,
+        fetch: Callable[[], Any],
+        options: RetryOptions,
     ) -> None:
         self.flight_id = flight_id
         self.owner = owner
-        self.key = key
-        self.errand = errand
-        self.domain_id = domain_id
-        self.background = background
-        self.is_load = is_load
-        self.is_over = False
-        self.leader_waits = not background
-        self.phase = Phase.UNDER_WAY
+        self.asked = asked
+        self.fetch = fetch
+        self.options = options
         self.waiters: list[Any] = []
-        self.waiting = 0
-        self.answer: Answer | None = None
-        self.fallback: Answer | None = None
-        self.traceback: TracebackType | None = None
-        self.crash: BaseException | None = None
-        self.handle: Any = None
-        self.store_call: StoreCall | None = None
-        self.retry_is_spent = False
 
-    def line_of_ancestors(self) -> tuple[Ancestor, ...]:
+    @property
+    def key(self) -> str:
+        return self.asked.key
+
+    def ancestors(self) -> tuple[Ancestor, ...]:
         """What the fetch of this flight runs within. A background refresh has left its caller behind."""
-        me = Ancestor(self.flight_id, self.owner, self.key)
-        return (me,) if self.background else (*self.errand.within, me)
+        me = Ancestor(self.flight_id, self.owner, self.asked.key)
+        within = self.asked.within
+        return (*within, me) if within and not self.is_background else (me,)
 
-    def told(self, *, falls_back: bool) -> Answer:
-        """What one of those who waited is answered."""
-        if falls_back and self.fallback is not None:
-            return self.fallback
-        if self.answer is None:
-            return Failure(FetchCancelled(self.key))
-        return with_traceback(self.answer, self.traceback)
+    def told(self, *, falls_back: bool) -> Answer | None:
+        """What one of those who waited is answered. None: ask again."""
+        answer = self.answer
+        if answer is None:
+            return None if self.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(self.key))
+        if type(answer) is Failure:
+            if falls_back and self.fallback is not None:
+                return self.fallback
+            return with_traceback(answer, self.traceback)
+        return answer
 
 
 class Boarding(Struct, frozen=True):
-    """The asker is to wait for `live`. The one who `leads` also sets it going."""
+    """The asker of `asked` is to wait for `live`. The one who `leads` also sets it going."""
 
     live: LiveFlight
     falls_back: bool
     leads: bool
+    asked: Get | Refresh
+    fetch: Callable[[], Any]
+    options: RetryOptions
+

@@ -16,12 +16,14 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
 from cachemesh.core.model import Entry, Failed, RefreshSource
 from cachemesh.core.reducer import reduce
-from cachemesh.core.scopes import CacheScope, Owner, visible_owners
+from cachemesh.core.policies import Action, Freshness
+from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner, owner_of, visible_owners
 from cachemesh.errors import (
     CacheClosed,
     CacheExpired,
@@ -33,7 +35,7 @@ from cachemesh.errors import (
 )
 from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
-from cachemesh.shell.live import Boarding, Errand, LiveFlight, Phase
+from cachemesh.shell.live import WITHIN, Boarding, LiveFlight, Phase, Wish
 from cachemesh.shell.logging import PrivateKey
 from cachemesh.shell.options import seconds
 from cachemesh.shell.outcomes import (
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cachemesh.shell.logging import CacheLogger
-    from cachemesh.shell.options import Settings
+    from cachemesh.shell.options import RetryOptions, Settings
     from cachemesh.shell.ports import Clock, Store
 
 MOST_FAILURES: Final = 10_000
@@ -87,6 +89,8 @@ class Runtime:
         self.is_closed = False
         self.line = None if store is None else StoreLine(store, self.lock, self.tell_error)
         self.lives: dict[int, LiveFlight] = {}
+        self.alike: dict[str, LiveFlight] = {}
+        """By key, a flight of the global scope that may still store."""
         self._order = S3Fifo(settings.max_entries)
         self._max_entries = settings.max_entries
         self._watches = WatchTable()
@@ -96,28 +100,34 @@ class Runtime:
 
     # Asking
 
-    def hit(
-        self,
-        key: str,
-        scope: CacheScope,
-        viewer: str | None,
-    ) -> Answer | None:
-        """The answer of a fresh entry, without the lock; for policies that serve one. None leads to `ask`."""
-        owners = visible_owners(scope, self.state.active_user, viewer)
-        partition = self.state.partitions.get(owners[0]) if owners else None
-        resident = None if partition is None else partition.entries.get(key)
-        if resident is None or self.time.now() >= resident.expires_at:
+    def hit(self, command: commands.Get) -> Answer | None:
+        """The answer of a fresh entry, without the lock, for a policy that just serves one. None leads to `ask`."""
+        policy = command.policy
+        if policy.action(Freshness.FRESH, command.always_revalidate) is not Action.SERVE:
+            return None
+        owner = owner_of(command.scope, self.state.active_user, command.viewer)
+        partition = None if owner is None else self.state.partitions.get(owner)
+        resident = None if partition is None else partition.entries.get(command.key)
+        if owner is None or resident is None or command.now >= resident.expires_at:
             return None
         answer: Answer = resident.answer
         _visit(resident)
         if self.logger is not None:
-            self.tell("on_hit", shown_key(owners[0], key))
+            self.tell("on_hit", shown_key(owner, command.key))
         return answer
 
-    def ask(self, command: commands.Get | commands.Refresh, errand: Errand) -> Answer | Boarding:
+    def ask(
+        self,
+        command: commands.Get | commands.Refresh,
+        fetch: Callable[[], Any],
+        options: RetryOptions,
+        wish: Wish | None = None,
+    ) -> Answer | Boarding:
         """Reduce what a caller asks. A `Boarding` that leads obliges the driver to set the flight going.
 
-        A background refresh that was started comes back through `unmanned`.
+        So does a background refresh that was started; it comes through
+        `unmanned`. `wish`: the options of a get for the global scope, as the
+        caller wrote them.
         """
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
@@ -129,32 +139,29 @@ class Runtime:
                 if isinstance(effect, effects.Join):
                     live = self.lives[effect.flight_id]
                     live.waiting += 1
-                    answer = Boarding(live, effect.falls_back, live is started)
-                elif isinstance(effect, effects.StartFetch | effects.Load):
-                    started = self._start(effect, command.domain, errand)
+                    answer = Boarding(live, effect.falls_back, live is started, command, fetch, options)
+                elif isinstance(effect, effects.StartFetch):
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
+                    if effect.source is RefreshSource.BACKGROUND:
+                        started.is_background = True
+                        started.leader_waits = False
+                    elif wish is not None and not command.within:
+                        started.wish = wish
+                        self.alike[command.key] = started
+                    self.lives[effect.flight_id] = started
                 elif isinstance(effect, effects.Reply):
                     answer = self._replied(effect)
                 elif isinstance(effect, effects.Refuse):
                     answer = Failure(refusal(effect, command.key))
+                elif isinstance(effect, effects.Load):
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
+                    started.is_load = True
+                    started.store_call = self._call_store("read", effect.owner, effect.key)
+                    self.lives[effect.flight_id] = started
         if self.logger is not None:
             self._perform(ordered, command)
         assert answer is not None
         return answer
-
-    def _start(self, effect: effects.StartFetch | effects.Load, domain_id: int, errand: Errand) -> LiveFlight:
-        live = LiveFlight(
-            effect.flight_id,
-            effect.owner,
-            effect.key,
-            errand,
-            domain_id=domain_id,
-            background=isinstance(effect, effects.StartFetch) and effect.source is RefreshSource.BACKGROUND,
-            is_load=isinstance(effect, effects.Load),
-        )
-        self.lives[effect.flight_id] = live
-        if live.is_load:
-            live.store_call = self._call_store("read", effect.owner, effect.key)
-        return live
 
     def _replied(self, effect: effects.Reply[Answer]) -> Answer:
         if not effect.hit:
@@ -168,7 +175,26 @@ class Runtime:
     def unmanned(self, command: commands.Get | commands.Refresh) -> LiveFlight | None:
         """The background refresh that `command` has started, for the driver to set going."""
         live = self.lives.get(command.flight_id)
-        return live if live is not None and live.background else None
+        return live if live is not None and live.is_background else None
+
+    def asked_again(self, command: commands.Get | commands.Refresh) -> commands.Get:
+        """`command`, now that the store has been asked. Only a get ever asks it."""
+        assert isinstance(command, commands.Get)
+        return replace(command, now=self.time.now(), flight_id=next(self.flight_ids), asked_store=True)
+
+    def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
+        """The flight that a get for the global scope is sure to join, as its leader asked for the very same.
+
+        What the reducer would answer is known: `Join`, and the same state. So
+        thousands of callers of one key need not ask it thousands of times.
+        """
+        live = self.alike.get(key)
+        if live is None or live.asked.domain != domain_id or live.wish is None or WITHIN.get():
+            return None
+        policy, ttl, retry, cache_failures = live.wish
+        if policy is wish[0] and ttl is wish[1] and retry is wish[2] and cache_failures is wish[3]:
+            return live
+        return None
 
     # Flights
 
@@ -209,7 +235,7 @@ class Runtime:
         flight = self.state.flights.get(live.flight_id)
         if flight is None or flight.attempt >= flight.retry.max_attempts or live.retry_is_spent:
             return False
-        retry_when = live.errand.options.retry_when
+        retry_when = live.options.retry_when
         if retry_when is None:
             return True
         try:
@@ -255,8 +281,19 @@ class Runtime:
                     followed = (*followed, *more)
         return followed
 
+    def _landed(self, flight_id: int) -> LiveFlight:
+        live = self.lives.pop(flight_id)
+        if live.wish is not None and self.alike.get(live.key) is live:
+            del self.alike[live.key]
+        return live
+
+    def _struck_off(self, owner: Owner, key: str) -> None:
+        """Flights of `key` may no longer be what a newcomer would join."""
+        if self.alike and owner == GLOBAL_OWNER:
+            self.alike.pop(key, None)
+
     def _commit_settle(self, effect: effects.Settle[Answer]) -> None:
-        live = self.lives.pop(effect.flight_id)
+        live = self._landed(effect.flight_id)
         live.answer = effect.answer
         live.fallback = effect.fallback
         if type(effect.answer) is Failure:
@@ -264,22 +301,24 @@ class Runtime:
         live.phase = Phase.ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
-        self.lives.pop(effect.flight_id).phase = Phase.ASK_AGAIN
+        self._landed(effect.flight_id).phase = Phase.ASK_AGAIN
 
     def _commit_abort(self, effect: effects.Abort) -> None:
-        live = self.lives.pop(effect.flight_id)
+        live = self._landed(effect.flight_id)
         live.phase = Phase.ABORTED
         if self.is_closed:
             live.answer = Failure(CacheClosed())
 
     def _commit_cancel(self, effect: effects.CancelFetch) -> None:
-        live = self.lives.pop(effect.flight_id)
+        live = self._landed(effect.flight_id)
         live.phase = Phase.ABORTED
 
     def _commit_save(self, effect: effects.Save[Answer]) -> effects.Effects[Answer]:
         owner, key, entry = effect.owner, effect.key, effect.entry
-        for mailbox in self._watches.watching(owner, key):
-            mailbox.post(entry.answer)
+        self._struck_off(owner, key)
+        if self._watches.is_used:
+            for mailbox in self._watches.watching(owner, key):
+                mailbox.post(entry.answer)
         if self.line is not None:
             offset = self.time.epoch_offset
             self.lives[effect.flight_id].store_call = self._write(
@@ -296,6 +335,7 @@ class Runtime:
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
+        self._struck_off(effect.owner, effect.key)
         return self._admitted(effect.owner, effect.key)
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
@@ -310,6 +350,7 @@ class Runtime:
         return evicted
 
     def _commit_remember(self, effect: effects.Remember[Answer]) -> None:
+        self._struck_off(effect.owner, effect.key)
         strip_tracebacks(effect.failed.answer)
         if effect.is_new:
             self._remembered.append((effect.owner, effect.key))
@@ -335,12 +376,15 @@ class Runtime:
                 mailbox.post(effect.answer)
 
     def _commit_drop(self, effect: effects.Drop) -> None:
+        self._struck_off(effect.owner, effect.key)
         self._call_store("delete", effect.owner, effect.key)
         if effect.existed or self.line is not None:
             for mailbox in self._watches.watching(effect.owner, effect.key):
                 mailbox.post(Failure(CacheMiss(effect.key)))
 
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
+        if effect.owner == GLOBAL_OWNER:
+            self.alike.clear()
         self._call_store("clear", effect.owner, None)
         for key in effect.keys:
             for mailbox in self._watches.watching(effect.owner, key):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from msgspec.structs import replace
 from returns.result import Failure, Result
 from typing_extensions import Self
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from cachemesh.shell.live import Errand
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
 
@@ -131,10 +129,9 @@ class SyncCache(Face):
         """
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
-        errand = self._errand(_Authenticated(self._keeper, fetch), retry)
         return self._get(
             key,
-            errand.fetch,
+            _Authenticated(self._keeper, fetch),
             policy,
             ttl,
             retry,
@@ -233,16 +230,13 @@ class SyncCache(Face):
         always_revalidate: bool,
         scope: CacheScope,
     ) -> Answer:
-        command = self._get_command(
-            key, policy, ttl, retry, cache_failures, always_revalidate, scope, self._domain.domain_id
-        )
-        if type(command) is Failure:
+        """The answer to a get that is no plain hit."""
+        domain_id = self._domain.domain_id
+        command = self._get_command(key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain_id)
+        if isinstance(command, Failure):
             return command
-        if policy.fresh is SERVE and not always_revalidate:
-            answer = self._runtime.hit(command.key, scope, self._viewer)
-            if answer is not None:
-                return answer
-        return self._ask(command, self._errand(fetch, retry))
+        answer = self._runtime.hit(command)
+        return self._ask(command, fetch, retry) if answer is None else answer
 
     def _refresh(
         self,
@@ -254,15 +248,22 @@ class SyncCache(Face):
         cache_failures: bool | Default,
         scope: CacheScope,
     ) -> Answer:
-        command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, self._domain.domain_id)
-        if type(command) is Failure:
-            return command
-        return self._ask(command, self._errand(fetch, retry))
+        """The answer to a refresh or prefetch."""
+        domain_id = self._domain.domain_id
+        command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain_id)
+        return command if isinstance(command, Failure) else self._ask(command, fetch, retry)
 
-    def _ask(self, command: commands.Get | commands.Refresh, errand: Errand) -> Answer:
+    def _ask(
+        self,
+        command: commands.Get | commands.Refresh,
+        fetch: Callable[[], Any],
+        retry: RetryOptions | Default,
+    ) -> Answer:
+        """Ask, and wait for the flight; once a load has ended, ask again."""
         runtime = self._runtime
+        options = runtime.settings.retry if isinstance(retry, Default) else retry
         while True:
-            answer = runtime.ask(command, errand)
+            answer = runtime.ask(command, fetch, options)
             if not isinstance(answer, Boarding):
                 behind = runtime.unmanned(command)
                 if behind is not None:
@@ -271,12 +272,7 @@ class SyncCache(Face):
             told = self._domain.wait(answer)
             if told is not None:
                 return told
-            command = replace(
-                command,
-                asked_store=True,
-                now=runtime.time.now(),
-                flight_id=next(runtime.flight_ids),
-            )
+            command = runtime.asked_again(command)
 
     def _after_order(self) -> None:
         self._domain.flush()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from returns.result import Failure, Success
 
 from cachemesh.errors import FetchRaised, FetchTimeout
-from cachemesh.shell.live import WITHIN, Phase
+from cachemesh.shell.live import WITHIN
 from cachemesh.shell.outcomes import Answer, judged
 
 if TYPE_CHECKING:
@@ -38,12 +38,12 @@ class ThreadDomain:
     def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
         live = boarding.live
-        if boarding.leads:
-            self._load(live) if live.is_load else self._fly(live)
-        else:
+        if not boarding.leads:
             self._wait_for(live)
-        if live.phase is Phase.ASK_AGAIN:
-            return None
+        elif live.is_load:
+            self._load(live)
+        else:
+            self._fly(live)
         return live.told(falls_back=boarding.falls_back)
 
     def _wait_for(self, live: LiveFlight) -> None:
@@ -76,7 +76,7 @@ class ThreadDomain:
 
     def _fly(self, live: LiveFlight) -> None:
         runtime = self._runtime
-        token = WITHIN.set(live.line_of_ancestors())
+        token = WITHIN.set(live.ancestors())
         try:
             while True:
                 answer = self._attempt(live)
@@ -100,11 +100,11 @@ class ThreadDomain:
 
     def _attempt(self, live: LiveFlight) -> Answer:
         """Call the fetcher once."""
-        timeout_s = live.errand.options.attempt_timeout_s
+        timeout_s = live.options.attempt_timeout_s
         if timeout_s is not None:
             return self._attempt_within(live, timeout_s)
         try:
-            got = live.errand.fetch()
+            got = live.fetch()
         except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
             return Failure(FetchRaised(live.key, error))
         return judged(got, live.key)
@@ -117,7 +117,7 @@ class ThreadDomain:
 
         def run() -> None:
             try:
-                outcome.append((context.run(live.errand.fetch), None))
+                outcome.append((context.run(live.fetch), None))
             except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
                 outcome.append((None, error))
             ended.set()

@@ -107,9 +107,11 @@ class WatchTable:
             if not by_key:
                 del self._boxes[owner]
 
+    @property
+    def is_used(self) -> bool:
+        return bool(self._boxes)
+
     def watching(self, owner: Owner, key: str) -> list[Mailbox]:
-        if not self._boxes:
-            return []
         boxes = self._boxes.get(owner, {}).get(key)
         return [] if boxes is None else _alive(boxes)
 

@@ -81,7 +81,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """What time it is on the clock."""
-        return self.clock()
+        now = self.clock()
+        # asyncio runs a timer that is due in less than a tick from now. On a clock
+        # of epoch seconds its own tick, a nanosecond, is lost in the rounding.
+        self._clock_resolution = max(1e-9, 2 * math.ulp(now))
+        return now
 
     async def settle(self) -> None:
         """Let everything that is ready run, and what that makes ready, while no time passes.
@@ -133,9 +137,6 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if not self._scheduled:
             raise Deadlock(tuple(sorted(_whereabouts(task) for task in asyncio.all_tasks(self))))
         self.clock.advance_to(self._scheduled[0].when())
-        # asyncio runs a timer that is due in less than a tick from now. On a clock
-        # of epoch seconds its own tick, a nanosecond, is lost in the rounding.
-        self._clock_resolution = max(1e-9, 2 * math.ulp(self.clock()))
 
 
 class _Selector(selectors.DefaultSelector):

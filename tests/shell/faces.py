@@ -330,7 +330,9 @@ class Face(Calls[Answer]):
         """A fetcher that answers what `call(cache)` answers."""
 
     @abstractmethod
-    def concurrently(self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]) -> list[Answer]:
+    def concurrently(
+        self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
+    ) -> list[Answer]:
         """The answers to `count` calls that are all under way when `then` is called."""
 
     @abstractmethod
@@ -400,7 +402,9 @@ class AsyncFace(Face):
 
         return fetch
 
-    def concurrently(self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]) -> list[Answer]:
+    def concurrently(
+        self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
+    ) -> list[Answer]:
         begin = _AsyncBegin(self, settle=False)
         pending = [call(begin) for _ in range(count)]
         self.settle()
@@ -501,7 +505,9 @@ class SyncFace(Face):
 
         return fetch
 
-    def concurrently(self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]) -> list[Answer]:
+    def concurrently(
+        self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
+    ) -> list[Answer]:
         begin = _SyncBegin(self, barrier=threading.Barrier(count))
         pending = [call(begin) for _ in range(count)]
         self.settle()

@@ -127,7 +127,9 @@ def test_print_logger_has_a_line_for_every_other_event(face: Face, capsys: pytes
     )
 
 
-def test_a_users_key_is_the_key_for_a_logger_and_a_hash_in_print(face: Face, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_users_key_is_the_key_for_a_logger_and_a_hash_in_print(
+    face: Face, capsys: pytest.CaptureFixture[str]
+) -> None:
     face.set_active_user("alice")
     face.get("medical-record", face.fetcher(Success(1)), scope=CacheScope.USER)
     assert [event[1] for event in face.log.events] == ["medical-record"] * 3

@@ -218,7 +218,9 @@ def test_get_reads_and_writes_only_the_scope_it_names(face: Face) -> None:
     for scope in CacheScope:
         assert face.get("k", face.fetcher(Success(scope.value)), scope=scope) == Success(scope.value)
     for scope in CacheScope:
-        assert face.get("k", face.fetcher(Failure("no")), policy=CachePolicy.CACHE_ONLY, scope=scope) == Success(scope.value)
+        assert face.get("k", face.fetcher(Failure("no")), policy=CachePolicy.CACHE_ONLY, scope=scope) == Success(
+            scope.value
+        )
 
 
 # views, for servers

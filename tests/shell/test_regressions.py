@@ -182,7 +182,9 @@ def test_b05_a_failing_refresh_in_another_scope_does_not_relabel_an_entry(face: 
 
 @pytest.mark.parametrize("written", CacheScope)
 @pytest.mark.parametrize("read", CacheScope)
-def test_b05_a_key_of_one_scope_is_never_read_through_another(face: Face, written: CacheScope, read: CacheScope) -> None:
+def test_b05_a_key_of_one_scope_is_never_read_through_another(
+    face: Face, written: CacheScope, read: CacheScope
+) -> None:
     face.set_active_user("alice")
     face.fill("k", written.value, scope=written)
     expected = Success(written.value) if read is written else Failure(CacheMiss("k"))
@@ -686,20 +688,22 @@ def test_b25_a_watch_that_is_dropped_without_being_closed_leaves_nothing_behind(
 
 def test_b25_a_cached_failure_holds_no_frames(face: Face) -> None:
     class Request:
-        pass
+        """Something that a fetcher's frame holds on to."""
 
-    request = Request()
-    gone = weakref.ref(request)
+    def failing_fetcher() -> tuple[Callable[[], Any], weakref.ref[Request]]:
+        request = Request()
 
-    def fail(held: Request) -> Answer:
-        msg = f"{type(held).__name__} failed"
-        raise OSError(msg)
+        def fail(_: Any) -> Answer:
+            msg = f"{type(request).__name__} failed"
+            raise OSError(msg)
 
-    fetch = face.nested(lambda _: fail(request))
+        return face.nested(fail), weakref.ref(request)
+
+    fetch, gone = failing_fetcher()
     answer = face.get("k", fetch, cache_failures=True)
-    assert answer.failure().error.args == ("Request failed",)
+    assert str(answer.failure().error) == "Request failed"
     assert face.has_cached_failure("k")
-    del request, fail, fetch, answer
+    del fetch, answer
     face.settle()
     gc.collect()
 
