@@ -8,8 +8,21 @@ from msgspec.structs import replace
 
 from cachemesh.core.effects import Join, Load, Refusal, Refuse, Reply, StartFetch
 from cachemesh.core.lifetimes import shorter, verdict
-from cachemesh.core.model import A, Flight, FlightKind, Partition, RefreshSource, State
-from cachemesh.core.policies import Action, AfterFailure, Freshness
+from cachemesh.core.model import (
+    BACKGROUND,
+    BYPASS_FLIGHT,
+    CACHE_MISS,
+    FETCH_FLIGHT,
+    LOAD_FLIGHT,
+    POLICY,
+    A,
+    Flight,
+    FlightKind,
+    Partition,
+    RefreshSource,
+    State,
+)
+from cachemesh.core.policies import BYPASS, FETCH, MISSING, REFUSE, SERVE, SERVE_AND_REFRESH, SERVE_STALE
 from cachemesh.core.retry import more_patient
 from cachemesh.core.scopes import Owner, owner_of
 from cachemesh.core.waits import waits_for_itself, with_wait
@@ -35,32 +48,32 @@ def on_get(state: State[A], command: Get) -> Step[A]:
     action = policy.action(freshness, command.always_revalidate)
 
     if entry is not None:
-        if action is Action.SERVE:
+        if action is SERVE:
             return state, (Reply(owner, key, entry.answer),)
-        if action is Action.SERVE_AND_REFRESH:
+        if action is SERVE_AND_REFRESH:
             assert partition is not None
             state, refresh = refresh_behind(state, owner, partition, command)
             return state, (Reply(owner, key, entry.answer), *refresh)
 
-    falls_back = policy.after_failure is AfterFailure.SERVE_STALE
-    if action is Action.BYPASS:
-        kind, source = FlightKind.BYPASS, RefreshSource.POLICY
+    falls_back = policy.after_failure is SERVE_STALE
+    if action is BYPASS:
+        kind, source = BYPASS_FLIGHT, POLICY
         return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
 
     if state.has_store and entry is None and not command.asked_store:
-        kind, source = FlightKind.LOAD, RefreshSource.CACHE_MISS
+        kind, source = LOAD_FLIGHT, CACHE_MISS
         return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
 
     failed = None if partition is None else heeded_failure(partition, command)
     if failed is not None:
         return state, (Reply(owner, key, failed.answer, hit=False),)
 
-    if action is Action.REFUSE:
-        reason = Refusal.MISS if freshness is Freshness.MISSING else Refusal.EXPIRED
+    if action is REFUSE:
+        reason = Refusal.MISS if freshness is MISSING else Refusal.EXPIRED
         return state, (Refuse(reason),)
 
-    source = RefreshSource.POLICY if policy.fresh is Action.FETCH else RefreshSource.CACHE_MISS
-    return begin_or_join(state, owner, partition, command, FlightKind.FETCH, source, falls_back=falls_back)
+    source = POLICY if policy.fresh is FETCH else CACHE_MISS
+    return begin_or_join(state, owner, partition, command, FETCH_FLIGHT, source, falls_back=falls_back)
 
 
 def on_refresh(state: State[A], command: Refresh) -> Step[A]:
@@ -68,7 +81,7 @@ def on_refresh(state: State[A], command: Refresh) -> Step[A]:
     if owner is None:
         return state, (Refuse(Refusal.NO_ACTIVE_USER),)
     partition = state.partitions.get(owner)
-    kind, source = FlightKind.FETCH, command.source
+    kind, source = FETCH_FLIGHT, command.source
     return begin_or_join(state, owner, partition, command, kind, source, falls_back=False)
 
 
@@ -85,9 +98,9 @@ def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], comma
     failed = partition.failures.get(command.key)
     if failed is not None and command.now < failed.refresh_after:
         return state, ()
-    if joinable_flight(state.flights, partition, command, FlightKind.FETCH) is not None:
+    if joinable_flight(state.flights, partition, command, FETCH_FLIGHT) is not None:
         return state, ()
-    return begin(state, owner, partition, command, FlightKind.FETCH, RefreshSource.BACKGROUND)
+    return begin(state, owner, partition, command, FETCH_FLIGHT, BACKGROUND)
 
 
 def begin_or_join(
@@ -106,7 +119,7 @@ def begin_or_join(
     """
     flight = None if partition is None else joinable_flight(state.flights, partition, command, kind)
     if command.within:
-        if kind is not FlightKind.LOAD and waits_for_itself(
+        if kind is not LOAD_FLIGHT and waits_for_itself(
             state.flights, owner, command.key, command.within, flight
         ):
             return state, (Refuse(Refusal.REENTRANT),)
@@ -144,20 +157,20 @@ def joinable_flight(
             continue
         if flight.kind is kind:
             return flight
-        if kind is FlightKind.FETCH and flight.kind is FlightKind.BYPASS:
+        if kind is FETCH_FLIGHT and flight.kind is BYPASS_FLIGHT:
             found = flight
     return found
 
 
 def merge_intents(flight: Flight, command: Get | Refresh, kind: FlightKind) -> Flight:
     """`flight` with the wishes of one more caller: store if anyone wants it, for the shortest time that anyone gave."""
-    if kind is FlightKind.LOAD:
+    if kind is LOAD_FLIGHT:
         return flight
-    persist = flight.persist or kind is FlightKind.FETCH
+    persist = flight.persist or kind is FETCH_FLIGHT
     ttl_s = flight.ttl_s
-    if kind is FlightKind.FETCH:
+    if kind is FETCH_FLIGHT:
         ttl_s = shorter(ttl_s, command.ttl_s) if flight.persist else command.ttl_s
-    store_failures = flight.store_failures or (command.store_failures and kind is FlightKind.FETCH)
+    store_failures = flight.store_failures or (command.store_failures and kind is FETCH_FLIGHT)
     retry = more_patient(flight.retry, command.retry)
     merged = (persist, ttl_s, store_failures, retry)
     if merged == (flight.persist, flight.ttl_s, flight.store_failures, flight.retry):
@@ -181,9 +194,9 @@ def begin(
         command.domain,
         kind,
         source,
-        kind is FlightKind.FETCH,
+        kind is FETCH_FLIGHT,
         command.ttl_s,
-        command.store_failures and kind is FlightKind.FETCH,
+        command.store_failures and kind is FETCH_FLIGHT,
         command.retry,
     )
     under_way = partition.flights.get(key)
@@ -193,6 +206,6 @@ def begin(
     if partitions.get(owner) is not partition:
         partitions = partitions.insert(owner, partition)
     state = state.moved(partitions, state.flights.insert(flight_id, flight))
-    if kind is FlightKind.LOAD:
+    if kind is LOAD_FLIGHT:
         return state, (Load(flight_id, owner, key),)
     return state, (StartFetch(flight_id, owner, key, source),)

@@ -25,8 +25,8 @@ from cachemesh.core.effects import (
     WaitUntil,
 )
 from cachemesh.core.lifetimes import CLOCK_SKEW_S, REFRESH_BACKOFF_S, expiry, failure_ttl, verdict
-from cachemesh.core.model import A, Entry, Failed, Flight, Partition, RefreshSource, State, settled
-from cachemesh.core.policies import Freshness
+from cachemesh.core.model import BACKGROUND, A, Entry, Failed, Flight, Partition, State, settled
+from cachemesh.core.policies import FRESH
 from cachemesh.core.retry import delay_before_next_s
 from cachemesh.core.waits import without_wait
 
@@ -122,8 +122,8 @@ def failure_to_remember(flight: Flight, command: FetchFailed[A], entry: Entry[A]
     entry; after a background refresh it also holds the next one back.
     """
     now = command.now
-    is_served = flight.store_failures and command.cacheable and verdict(entry, now) is not Freshness.FRESH
-    is_backoff = flight.source is RefreshSource.BACKGROUND
+    is_served = flight.store_failures and command.cacheable and verdict(entry, now) is not FRESH
+    is_backoff = flight.source is BACKGROUND
     if not (is_served or is_backoff):
         return None
     return Failed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from cachemesh.core.policies import Freshness
+from cachemesh.core.policies import FRESH, MISSING, STALE, Freshness
 
 if TYPE_CHECKING:
     from cachemesh.core.model import Entry
@@ -26,8 +26,8 @@ CLOCK_SKEW_S: Final = 60.0
 def verdict(entry: Entry[Any] | None, now: float) -> Freshness:
     """What there is at `now`: stale from exactly `expires_at` on."""
     if entry is None:
-        return Freshness.MISSING
-    return Freshness.FRESH if now < entry.expires_at else Freshness.STALE
+        return MISSING
+    return FRESH if now < entry.expires_at else STALE
 
 
 def expiry(created_at: float, ttl_s: float | None) -> float:

@@ -17,6 +17,10 @@ class CacheScope(StrEnum):
 Owner: TypeAlias = tuple[CacheScope, str | None]
 """A scope and, where a user stands behind it, the user's id. Compared whole, so no two ids can meet in one owner."""
 
+GLOBAL: Final = CacheScope.GLOBAL
+SESSION: Final = CacheScope.SESSION
+USER: Final = CacheScope.USER
+
 GLOBAL_OWNER: Final[Owner] = (CacheScope.GLOBAL, None)
 SESSION_OWNER: Final[Owner] = (CacheScope.SESSION, None)
 
@@ -27,16 +31,16 @@ def owner_of(scope: CacheScope, active_user: str | None, viewer: str | None) -> 
     A `viewer` is the user of a view: it has a session and a user partition of
     its own, whoever is active on the cache itself.
     """
-    if scope is CacheScope.GLOBAL:
+    if scope is GLOBAL:
         return GLOBAL_OWNER
-    if scope is CacheScope.SESSION:
-        return SESSION_OWNER if viewer is None else (CacheScope.SESSION, viewer)
+    if scope is SESSION:
+        return SESSION_OWNER if viewer is None else (SESSION, viewer)
     user = active_user if viewer is None else viewer
-    return None if user is None else (CacheScope.USER, user)
+    return None if user is None else (USER, user)
 
 
 def visible_owners(scope: CacheScope | None, active_user: str | None, viewer: str | None) -> tuple[Owner, ...]:
     """The owners that a read looks at, narrowest first: user, session, global; only the named one where one is named."""
-    scopes = (CacheScope.USER, CacheScope.SESSION, CacheScope.GLOBAL) if scope is None else (scope,)
+    scopes = (USER, SESSION, GLOBAL) if scope is None else (scope,)
     owners = (owner_of(each, active_user, viewer) for each in scopes)
     return tuple(owner for owner in owners if owner is not None)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import weakref
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from returns.result import Failure, Result
 from typing_extensions import Self
 
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
-from cachemesh.core.policies import Action, AfterFailure, CachePolicy
-from cachemesh.core.scopes import CacheScope, visible_owners
+from cachemesh.core.policies import SERVE, SERVE_STALE, CachePolicy
+from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 E = TypeVar("E")
-
-GLOBAL: Final = CacheScope.GLOBAL
-SERVE: Final = Action.SERVE
 
 
 class Cache(Face):
@@ -120,7 +117,7 @@ class Cache(Face):
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
         answer = self._get(key, fetch, policy, ttl, retry, cache_failures, always_revalidate, scope)
-        return await self._ride(answer) if isinstance(answer, Boarding) else answer
+        return await self._ride(answer) if type(answer) is Boarding else answer
 
     async def get_authenticated(
         self,
@@ -153,7 +150,7 @@ class Cache(Face):
             always_revalidate,
             scope,
         )
-        return await self._ride(answer) if isinstance(answer, Boarding) else answer
+        return await self._ride(answer) if type(answer) is Boarding else answer
 
     async def refresh(
         self,
@@ -170,7 +167,7 @@ class Cache(Face):
         Failures: those of `get` that concern a fetch.
         """
         answer = self._refresh(RefreshSource.REFRESH, key, fetch, ttl, retry, cache_failures, scope)
-        return await self._ride(answer) if isinstance(answer, Boarding) else answer
+        return await self._ride(answer) if type(answer) is Boarding else answer
 
     async def prefetch(
         self,
@@ -184,7 +181,7 @@ class Cache(Face):
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
         answer = self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, retry, cache_failures, scope)
-        return await self._ride(answer) if isinstance(answer, Boarding) else answer
+        return await self._ride(answer) if type(answer) is Boarding else answer
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> Watch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -260,12 +257,12 @@ class Cache(Face):
             live = runtime.boarding_alike(key, wish, domain.domain_id)
             if live is not None:
                 live.waiting += 1
-                falls_back = policy.after_failure is AfterFailure.SERVE_STALE
+                falls_back = policy.after_failure is SERVE_STALE
                 return Boarding(live, falls_back, False, live.asked, live.fetch, live.options)
         command = self._get_command(
             key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain.domain_id
         )
-        if isinstance(command, Failure):
+        if type(command) is Failure:
             return command
         if not is_alike or not runtime.reads_plainly:
             answer = runtime.hit(command)
@@ -287,7 +284,7 @@ class Cache(Face):
         """The flight of a refresh to wait for, or its answer where there is nothing to wait for."""
         domain = self._here()
         command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain.domain_id)
-        if isinstance(command, Failure):
+        if type(command) is Failure:
             return command
         options = self._runtime.settings.retry if isinstance(retry, Default) else retry
         return self._ask(command, fetch, options, domain)
@@ -302,7 +299,7 @@ class Cache(Face):
     ) -> Answer | Boarding:
         runtime = self._runtime
         answer = runtime.ask(command, fetch, options, wish)
-        if not isinstance(answer, Boarding):
+        if type(answer) is not Boarding:
             behind = runtime.unmanned(command)
             if behind is not None:
                 domain.launch(behind)
@@ -323,7 +320,7 @@ class Cache(Face):
                 return told
             again = self._runtime.asked_again(boarding.asked)
             answer = self._ask(again, boarding.fetch, boarding.options, domain)
-            if not isinstance(answer, Boarding):
+            if type(answer) is not Boarding:
                 return answer
             boarding = answer
 

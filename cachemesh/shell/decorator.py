@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import inspect
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from returns.future import FutureResult
 from returns.result import Failure, Result
 
-from cachemesh.core.policies import Action, CachePolicy
+from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope
 from cachemesh.errors import CacheError, InvalidKey
 from cachemesh.shell.cache import Cache
@@ -174,9 +174,6 @@ def cached(
         return wrapper
 
     return cast("AsyncDecorator | SyncDecorator", decorate)
-
-
-SERVE: Final = Action.SERVE
 
 
 def is_plain(cache: Face, policy: CachePolicy, scope: CacheScope, *, always_revalidate: bool) -> Mapping[str, Any]:

@@ -20,9 +20,9 @@ from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
-from cachemesh.core.model import Entry, Failed, RefreshSource
+from cachemesh.core.model import BACKGROUND, CACHE_MISS, Entry, Failed
 from cachemesh.core.reducer import reduce
-from cachemesh.core.policies import Action, Freshness
+from cachemesh.core.policies import FRESH, SERVE
 from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner, owner_of, visible_owners
 from cachemesh.errors import (
     CacheClosed,
@@ -103,7 +103,7 @@ class Runtime:
     def hit(self, command: commands.Get) -> Answer | None:
         """The answer of a fresh entry, without the lock, for a policy that just serves one. None leads to `ask`."""
         policy = command.policy
-        if policy.action(Freshness.FRESH, command.always_revalidate) is not Action.SERVE:
+        if policy.action(FRESH, command.always_revalidate) is not SERVE:
             return None
         owner = owner_of(command.scope, self.state.active_user, command.viewer)
         partition = None if owner is None else self.state.partitions.get(owner)
@@ -136,24 +136,24 @@ class Runtime:
                 return Failure(CacheClosed())
             self.state, ordered = reduce_live(self.state, command)
             for effect in ordered:
-                if isinstance(effect, effects.Join):
+                if type(effect) is effects.Join:
                     live = self.lives[effect.flight_id]
                     live.waiting += 1
                     answer = Boarding(live, effect.falls_back, live is started, command, fetch, options)
-                elif isinstance(effect, effects.StartFetch):
+                elif type(effect) is effects.StartFetch:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
-                    if effect.source is RefreshSource.BACKGROUND:
+                    if effect.source is BACKGROUND:
                         started.is_background = True
                         started.leader_waits = False
                     elif wish is not None and not command.within:
                         started.wish = wish
                         self.alike[command.key] = started
                     self.lives[effect.flight_id] = started
-                elif isinstance(effect, effects.Reply):
+                elif type(effect) is effects.Reply:
                     answer = self._replied(effect)
-                elif isinstance(effect, effects.Refuse):
+                elif type(effect) is effects.Refuse:
                     answer = Failure(refusal(effect, command.key))
-                elif isinstance(effect, effects.Load):
+                elif type(effect) is effects.Load:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
                     started.is_load = True
                     started.store_call = self._call_store("read", effect.owner, effect.key)
@@ -298,7 +298,7 @@ class Runtime:
         live.fallback = effect.fallback
         if type(effect.answer) is Failure:
             live.traceback = origin_traceback(effect.answer.failure())
-        live.phase = Phase.ANSWERED
+        live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
         self._landed(effect.flight_id).phase = Phase.ASK_AGAIN
@@ -502,7 +502,7 @@ class Runtime:
         if effect.attempt > 1:
             return
         key = shown_key(effect.owner, effect.key)
-        if effect.source is RefreshSource.CACHE_MISS:
+        if effect.source is CACHE_MISS:
             self.tell("on_miss", key)
         self.tell("on_refresh", key, effect.source)
 
@@ -562,6 +562,8 @@ REPORTS: Final[Mapping[type, Callable[[Runtime, Any], None]]] = {
 """What the logger hears of an effect, outside the lock."""
 
 MISSES: Final = frozenset({effects.Refusal.MISS, effects.Refusal.EXPIRED})
+
+ANSWERED: Final = Phase.ANSWERED
 
 REFUSALS: Final[Mapping[effects.Refusal, Callable[[str], Exception]]] = {
     effects.Refusal.MISS: CacheMiss,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from returns.result import Failure, Result
 from typing_extensions import Self
 
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
-from cachemesh.core.policies import Action, CachePolicy
-from cachemesh.core.scopes import CacheScope, visible_owners
+from cachemesh.core.policies import SERVE, CachePolicy
+from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.eviction import MAX_VISITS
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, settings_of
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 E = TypeVar("E")
-
-GLOBAL: Final = CacheScope.GLOBAL
-SERVE: Final = Action.SERVE
 
 
 class SyncCache(Face):
@@ -233,7 +230,7 @@ class SyncCache(Face):
         """The answer to a get that is no plain hit."""
         domain_id = self._domain.domain_id
         command = self._get_command(key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain_id)
-        if isinstance(command, Failure):
+        if type(command) is Failure:
             return command
         answer = self._runtime.hit(command)
         return self._ask(command, fetch, retry) if answer is None else answer
@@ -264,7 +261,7 @@ class SyncCache(Face):
         options = runtime.settings.retry if isinstance(retry, Default) else retry
         while True:
             answer = runtime.ask(command, fetch, options)
-            if not isinstance(answer, Boarding):
+            if type(answer) is not Boarding:
                 behind = runtime.unmanned(command)
                 if behind is not None:
                     self._domain.launch(behind)

@@ -98,7 +98,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         True
         """
         await asyncio.sleep(0)
-        while self._ready or (self._scheduled and self._scheduled[0].when() <= self.time()):
+        while self._ready or (self._scheduled and self._scheduled[0].when() <= self.time()):  # noqa: ASYNC110 (no event says this)
             await asyncio.sleep(0)
 
     def run_in_executor(  # type: ignore[override]  # typeshed has a TypeVarTuple here, which a pass-through cannot repeat.

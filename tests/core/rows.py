@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+import os
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from hypothesis import given, settings
 
 from cachemesh.core import (
     GLOBAL_OWNER,
@@ -23,13 +26,32 @@ from cachemesh.core.carriers import persistent
 from cachemesh.core.lifetimes import expiry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hypothesis.strategies import SearchStrategy
+
+EXAMPLES: Final = os.environ.get("CACHEMESH_EXAMPLES")
+"""How many examples a law is tried on; left out, 40. `make mutants` takes few, and the same ones in every run."""
 
 Place: TypeAlias = str | tuple[Owner, str]
 """A key, and whose it is; the application's where only the key is given."""
 
 ALICE: Owner = ("user", "alice")  # type: ignore[assignment]  # a StrEnum equals its value, and hashes like it
 BOB: Owner = ("user", "bob")  # type: ignore[assignment]
+
+
+def law(*drawn: SearchStrategy[Any], **named: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A test of something that always holds, on drawn examples."""
+    if EXAMPLES is None:
+        tried = settings(max_examples=40, deadline=None)
+    else:
+        tried = settings(max_examples=int(EXAMPLES), deadline=None, derandomize=True, database=None)
+
+    def of(test: Callable[..., None]) -> Callable[..., None]:
+        held: Callable[..., None] = tried(given(*drawn, **named)(test))
+        return held
+
+    return of
 
 
 def entry(answer: str = "news", at: float = 0.0, ttl_s: float | None = 60.0) -> Entry[str]:

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
@@ -56,6 +56,7 @@ from cachemesh.core.lifetimes import verdict
 from cachemesh.core.scopes import owner_of, visible_owners
 from cachemesh.shell.tables import LiveState
 from cachemesh.testing.strategies import Happening, Moment, Stamp, commands, happenings, histories, play
+from tests.core.rows import law
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -70,7 +71,7 @@ STALE_IF_ERROR = CachePolicy("stale_if_error", after_failure=AfterFailure.SERVE_
 # The reducer as a function
 
 
-@given(histories(), commands())
+@law(histories(), commands())
 def test_every_state_answers_every_command(history: History, command: Any) -> None:
     """Also commands about flights that never were, or that are of another kind."""
     state = history[-1].after if history else State()
@@ -81,7 +82,7 @@ def test_every_state_answers_every_command(history: History, command: Any) -> No
     assert all(isinstance(effect, EFFECTS) for effect in effects)
 
 
-@given(histories(), commands())
+@law(histories(), commands())
 def test_the_same_command_always_leads_to_the_same(history: History, command: Any) -> None:
     state = history[-1].after if history else State()
 
@@ -99,13 +100,13 @@ def test_a_history_that_is_replayed_orders_the_same_effects() -> None:
     assert all(effects_of(play(history)) == effects_of(play(history)) for _ in range(8))
 
 
-@given(happenings())
+@law(happenings())
 def test_a_history_that_is_replayed_ends_the_same(listed: list[Happening]) -> None:
     assert [sorted_effects(each) for each in play(listed)] == [sorted_effects(each) for each in play(listed)]
     assert [plain(each.after) for each in play(listed)] == [plain(each.after) for each in play(listed)]
 
 
-@given(histories(), commands())
+@law(histories(), commands())
 def test_a_state_is_never_changed(history: History, command: Any) -> None:
     state = history[-1].after if history else State()
     before = plain(state)
@@ -115,14 +116,14 @@ def test_a_state_is_never_changed(history: History, command: Any) -> None:
     assert plain(state) == before
 
 
-@given(histories())
+@law(histories())
 def test_a_history_keeps_all_its_states(history: History) -> None:
     """Time travel: replaying from the middle of a history leads to the same end."""
     for moment in history:
         assert reduce(moment.before, moment.command) == (moment.after, moment.effects)
 
 
-@given(histories(), commands())
+@law(histories(), commands())
 def test_where_nothing_changes_the_state_is_the_same_object(history: History, command: Any) -> None:
     state = history[-1].after if history else State()
 
@@ -135,7 +136,7 @@ def test_where_nothing_changes_the_state_is_the_same_object(history: History, co
 # The shape of a state
 
 
-@given(histories())
+@law(histories())
 def test_what_a_partition_lists_is_under_way(history: History) -> None:
     for moment in history:
         for (owner, key), listed in lists_of(moment.after):
@@ -144,7 +145,7 @@ def test_what_a_partition_lists_is_under_way(history: History) -> None:
             assert list(listed) == sorted(set(listed)) != []
 
 
-@given(histories())
+@law(histories())
 def test_at_most_one_flight_of_a_kind_is_listed_in_a_domain(history: History) -> None:
     """Of those of one generation: whatever a removal or a newer answer has struck off is of an older one."""
     for moment in history:
@@ -154,7 +155,7 @@ def test_at_most_one_flight_of_a_kind_is_listed_in_a_domain(history: History) ->
             assert not kinds or max(kinds.values()) == 1
 
 
-@given(histories(stray=False))
+@law(histories(stray=False))
 def test_at_most_one_flight_of_a_domain_fetches_for_the_cache(history: History) -> None:
     """One that passes the cache by may run beside it, and only if it began later."""
     for moment in history:
@@ -166,14 +167,14 @@ def test_at_most_one_flight_of_a_domain_fetches_for_the_cache(history: History) 
                 assert kinds in (["fetch"], ["bypass"], ["fetch", "bypass"])
 
 
-@given(histories())
+@law(histories())
 def test_no_empty_partition_is_kept(history: History) -> None:
     for moment in history:
         for partition in moment.after.partitions.values():
             assert len(partition.entries) + len(partition.failures) + len(partition.flights) > 0
 
 
-@given(histories())
+@law(histories())
 def test_a_flight_ends_with_the_effect_that_says_so(history: History) -> None:
     """No flight is lost: it leaves the state in the moment in which those who wait are told."""
     for moment in history:
@@ -185,14 +186,14 @@ def test_a_flight_ends_with_the_effect_that_says_so(history: History) -> None:
 # Answers
 
 
-@given(histories())
+@law(histories())
 def test_every_ask_is_answered_exactly_once(history: History) -> None:
     for moment in history:
         answers = moment.listed(Reply, Refuse, Join)
         assert len(answers) == (1 if isinstance(moment.command, Get | Refresh) else 0)
 
 
-@given(histories())
+@law(histories())
 def test_whoever_joins_is_told_exactly_once(history: History) -> None:
     """Or the flight is still under way."""
     endings: Counter[int] = Counter()
@@ -209,7 +210,7 @@ def test_whoever_joins_is_told_exactly_once(history: History) -> None:
         assert endings[flight_id] == (0 if flight_id in under_way else 1)
 
 
-@given(histories())
+@law(histories())
 def test_whoever_asks_is_only_ever_answered_what_is_theirs(history: History) -> None:
     waiting: dict[int, set[Place]] = {}
     for moment in history:
@@ -224,7 +225,7 @@ def test_whoever_asks_is_only_ever_answered_what_is_theirs(history: History) -> 
                     assert answer is None or waiting.get(effect.flight_id, set()) <= {place(answer)}
 
 
-@given(histories())
+@law(histories())
 def test_nothing_of_a_user_who_left_is_ever_answered(history: History) -> None:
     """Not even to the same user, back again: what is answered or joined was begun after they came back."""
     left: dict[Owner, int] = {}
@@ -239,7 +240,7 @@ def test_nothing_of_a_user_who_left_is_ever_answered(history: History) -> None:
         assert all(each.flight_id > since for each in moment.listed(Join))
 
 
-@given(histories())
+@law(histories())
 def test_what_was_begun_before_a_removal_is_never_stored_after_it(history: History) -> None:
     """Neither as an entry nor as a failure; nor what was begun before the answer that is there already."""
     fence: dict[Place, int] = {}
@@ -254,7 +255,7 @@ def test_what_was_begun_before_a_removal_is_never_stored_after_it(history: Histo
             assert answer.flight_id > fence.get(where, 0)
 
 
-@given(histories())
+@law(histories())
 def test_nobody_joins_a_flight_from_before_a_removal(history: History) -> None:
     """Read your writes: whoever asks after an invalidation gets an answer that was begun after it."""
     fence: dict[Place, int] = {}
@@ -289,14 +290,14 @@ def test_what_a_store_held_before_a_newer_answer_is_never_taken_in() -> None:
 # Failures
 
 
-@given(histories())
+@law(histories())
 def test_a_failure_never_displaces_an_entry(history: History) -> None:
     for moment in history:
         if isinstance(moment.command, FetchFailed):
             assert plain(moment.before, "entries") == plain(moment.after, "entries")
 
 
-@given(histories())
+@law(histories())
 def test_a_fresh_entry_is_served_whatever_has_failed(history: History) -> None:
     for moment in history:
         command, where = moment.command, place_of(moment)
@@ -307,14 +308,14 @@ def test_a_fresh_entry_is_served_whatever_has_failed(history: History) -> None:
             assert moment.effects[0] == Reply(*where, there.answer)
 
 
-@given(histories())
+@law(histories())
 def test_a_success_ends_the_memory_of_a_failure(history: History) -> None:
     for moment in history:
         for saved in moment.listed(Save):
             assert saved.key not in moment.after.partitions.get(saved.owner).failures
 
 
-@given(histories(stray=False))
+@law(histories(stray=False))
 def test_no_failure_is_remembered_for_more_than_a_minute(history: History) -> None:
     for moment in history:
         if isinstance(moment.command, FetchFailed):
@@ -326,7 +327,7 @@ def test_no_failure_is_remembered_for_more_than_a_minute(history: History) -> No
     strict=True,
     reason="Remember.write asks whether memory holds an entry; one that only the store holds is overwritten by the failure",
 )
-@given(happenings(stray=False))
+@law(happenings(stray=False))
 @example(
     [
         Happening(Get("feed", 0.0, 0)),
@@ -351,7 +352,7 @@ def test_a_failure_never_displaces_a_fresh_entry_of_the_store(listed: list[Happe
 
 
 @pytest.mark.xfail(strict=True, reason="the failure of another fetch replaces the memory that holds the refresh back")
-@given(happenings(stray=False))
+@law(happenings(stray=False))
 @example(
     [
         Happening(Get("feed", 0.0, 0, ttl_s=0.0)),
@@ -382,24 +383,24 @@ def test_a_failed_background_refresh_holds_the_next_one_back(listed: list[Happen
 # Policies
 
 
-@given(histories(st.just(CachePolicy.CACHE_ONLY), refreshing=False))
+@law(histories(st.just(CachePolicy.CACHE_ONLY), refreshing=False))
 def test_cache_only_never_fetches(history: History) -> None:
     assert not [effect for moment in history for effect in moment.listed(StartFetch)]
 
 
-@given(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False, stray=False))
+@law(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False, stray=False))
 def test_network_only_never_writes(history: History) -> None:
     for moment in history:
         assert not list(answers_in(moment.after))
         assert not moment.listed(Save, Remember)
 
 
-@given(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False))
+@law(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False))
 def test_network_only_never_reads(history: History) -> None:
     assert not [effect for moment in history for effect in moment.listed(Reply)]
 
 
-@given(histories())
+@law(histories())
 def test_whoever_passes_the_cache_by_joins_nothing_that_began_to_fill_it(history: History) -> None:
     for moment in history:
         if isinstance(moment.command, Get) and moment.command.policy is CachePolicy.NETWORK_ONLY:
@@ -407,12 +408,12 @@ def test_whoever_passes_the_cache_by_joins_nothing_that_began_to_fill_it(history
             assert all(each is not None and each.kind == "bypass" for each in flights)
 
 
-@given(histories(st.sampled_from((CachePolicy.CACHE_FIRST, CachePolicy.NETWORK_FIRST, CachePolicy.CACHE_ONLY))))
+@law(histories(st.sampled_from((CachePolicy.CACHE_FIRST, CachePolicy.NETWORK_FIRST, CachePolicy.CACHE_ONLY))))
 def test_only_a_policy_with_a_background_refreshes_in_it(history: History) -> None:
     assert all(effect.source != "background" for moment in history for effect in moment.listed(StartFetch))
 
 
-@given(histories(st.just(STALE_IF_ERROR)))
+@law(histories(st.just(STALE_IF_ERROR)))
 def test_the_sixth_policy_does_as_its_row_says(history: History) -> None:
     """missing: fetch, fresh: serve, stale: fetch; after a failed fetch whatever there is; heeds failures."""
     for moment in history:
@@ -450,7 +451,7 @@ def live(*, has_store: bool) -> State[Any]:
 
 
 @pytest.mark.parametrize("carrier", [transient, live])
-@given(listed=happenings(), has_store=st.booleans())
+@law(listed=happenings(), has_store=st.booleans())
 def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_store: bool) -> None:  # noqa: FBT001 (drawn)
     kept = play(listed, State(has_store=has_store))
     changed = play(listed, carrier(has_store=has_store))

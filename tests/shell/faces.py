@@ -36,7 +36,7 @@ Event: TypeAlias = tuple[object, ...]
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 5.0
 """A real thread that takes longer than this hangs."""
 
 
@@ -174,7 +174,7 @@ class Keeper(ABC):
         """Run `action` with a token, and once more with the next one where the first is rejected."""
 
     def _has_another(self, answer: Answer) -> bool:
-        if answer != self.REJECTED or len(self._tokens) < 2:  # noqa: PLR2004 (this one and another)
+        if answer != self.REJECTED or len(self._tokens) < 2:
             return False
         self._tokens.pop(0)
         return True
@@ -475,12 +475,13 @@ class SyncFace(Face):
         super().__init__(cache, clock, log)
         self.begin = _SyncBegin(self)
 
+    # Whatever is called is called in a thread of its own, so that a call that hangs fails its test instead of hanging it.
+
     def call(self, method: str, /, *arguments: Any, **options: Any) -> Answer:
-        # In a thread of its own, so that a call that hangs fails its test instead of hanging it.
-        return SyncPending(self.cache, method, arguments, options).result()
+        return _InThread(lambda: getattr(self.cache, method)(*arguments, **options)).result()
 
     def inside(self, act: Callable[[], T]) -> T:
-        return act()
+        return _InThread(act).result()
 
     def new(self, **options: Any) -> SyncFace:
         log = Recorder()
@@ -531,7 +532,7 @@ class SyncFace(Face):
         return heard
 
     def close(self) -> None:
-        self.cache.close()
+        self.at_once("close")
 
 
 class _SyncBegin(Calls[Pending]):
@@ -539,49 +540,50 @@ class _SyncBegin(Calls[Pending]):
         self._face = face
         self._barrier = barrier
 
-    def call(self, method: str, /, *arguments: Any, **options: Any) -> SyncPending:
-        pending = SyncPending(self._face.cache, method, arguments, options, self._barrier)
+    def call(self, method: str, /, *arguments: Any, **options: Any) -> Pending:
+        def act() -> Answer:
+            if self._barrier is not None:
+                self._barrier.wait(PATIENCE_S)
+            answer: Answer = getattr(self._face.cache, method)(*arguments, **options)
+            return answer
+
+        pending = SyncPending(act)
         if self._barrier is None:
             self._face.settle()
         return pending
 
 
-class SyncPending(Pending):
-    """A call in a thread."""
+class _InThread(Generic[T]):
+    """Something that is being done in a daemon thread."""
 
-    def __init__(
-        self,
-        cache: Any,
-        method: str,
-        arguments: tuple[Any, ...],
-        options: dict[str, Any],
-        barrier: threading.Barrier | None = None,
-    ) -> None:
-        self._answer: Answer | None = None
+    def __init__(self, act: Callable[[], T]) -> None:
+        self._act = act
+        self._outcome: list[T] = []
         self._error: BaseException | None = None
-
-        def run() -> None:
-            try:
-                if barrier is not None:
-                    barrier.wait(PATIENCE_S)
-                self._answer = getattr(cache, method)(*arguments, **options)
-            except BaseException as error:  # noqa: BLE001 (raised again in the thread of the test)
-                self._error = error
-
-        self._thread = threading.Thread(target=run, daemon=True, name=f"test {method}")
+        self._thread = threading.Thread(target=self._run, daemon=True, name="test")
         self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome.append(self._act())
+        except BaseException as error:  # noqa: BLE001 (raised again in the thread of the test)
+            self._error = error
+        del self._act
 
     @property
     def is_done(self) -> bool:
         return not self._thread.is_alive()
 
-    def result(self) -> Answer:
+    def result(self) -> T:
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive(), f"hangs at {_place(self._thread)}"
         if self._error is not None:
             raise self._error
-        assert self._answer is not None
-        return self._answer
+        return self._outcome[0]
+
+
+class SyncPending(_InThread[Answer], Pending):
+    """A call in a thread."""
 
 
 # A thread counts as waiting when it stands in a blocking call and has not moved for this long.

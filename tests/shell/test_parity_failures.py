@@ -26,7 +26,7 @@ def test_failures_are_not_stored_and_the_next_cache_first_get_retries(face: Face
     assert not face.has_cached_failure("k")
 
 
-# cache_failures=True
+# failure caching enabled
 
 
 def test_a_failure_is_stored_and_a_subsequent_cache_first_get_returns_it(face: Face) -> None:

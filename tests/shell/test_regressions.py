@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,12 @@ from cachemesh import (
     CacheMiss,
     CachePolicy,
     CacheScope,
-    MemoryStore,
     NoActiveUser,
     NoTokenKeeper,
     ReentrantFetch,
     RetryOptions,
 )
+from cachemesh.stores import MemoryStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -711,45 +710,47 @@ def test_b25_a_cached_failure_holds_no_frames(face: Face) -> None:
 
 
 class SlowStore(MemoryStore):
-    """A disk: reading takes until `go_on` is called, on whatever loop it is used."""
+    """A disk: while it is held, reading takes until it goes on, on whatever loop it is used."""
 
     def __init__(self) -> None:
         super().__init__()
         self.reads = 0
-        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-        self._goes_on = threading.Event()
+        self._held: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] | None = None
 
     async def read(self, owner: Owner, key: str) -> StoredEntry | None:
         self.reads += 1
-        if not self._goes_on.is_set():
+        if self._held is not None:
             gate = asyncio.Event()
-            self._waiting.append((asyncio.get_running_loop(), gate))
+            self._held.append((asyncio.get_running_loop(), gate))
             await gate.wait()
         return await super().read(owner, key)
 
+    def hold(self) -> None:
+        self.reads = 0
+        self._held = []
+
     def go_on(self) -> None:
-        self._goes_on.set()
-        for loop, gate in self._waiting:
+        assert self._held is not None
+        held, self._held = self._held, None
+        for loop, gate in held:
             loop.call_soon_threadsafe(gate.set)
 
 
 def test_b27_a_store_may_take_its_time_and_holds_nobody_else_up(face: Face) -> None:
     store = SlowStore()
-    store.go_on()
-    with_data = face.new(store=store)
-    with_data.refresh("cold", face.fetcher(Success("from disk")))
-    with_data.close()
+    before_the_restart = face.new(store=store)
+    before_the_restart.refresh("cold", face.fetcher(Success("from disk")))
+    before_the_restart.close()
 
-    slow = SlowStore()
-    slow._entries = store._entries  # type: ignore[attr-defined]  # noqa: SLF001 (the same disk, slow again)
-    face = face.new(store=slow)
-    fetch = face.fetcher(Success("fetched"))
+    face = face.new(store=store)
     face.refresh("hot", face.fetcher(Success("in memory")))
+    store.hold()
+    fetch = face.fetcher(Success("fetched"))
     cold = [face.begin.get("cold", fetch) for _ in range(3)]
 
     assert face.get("hot", fetch) == Success("in memory")
     assert [each.is_done for each in cold] == [False] * 3
-    slow.go_on()
+    store.go_on()
     assert [each.result() for each in cold] == [Success("from disk")] * 3
-    assert (fetch.calls, slow.reads) == (0, 1)
+    assert (fetch.calls, store.reads) == (0, 1)
     face.close()
