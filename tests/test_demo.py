@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import re
 import socket
 import struct
 import subprocess
@@ -19,6 +20,7 @@ from returns.pipeline import is_successful
 from returns.result import Failure
 from rich.console import Console
 
+from cachemesh import Cache, CacheScope
 from cachemesh.demo import traffic
 from cachemesh.demo.catalog import Catalog
 from cachemesh.demo.client import OriginClient, OriginError
@@ -79,14 +81,12 @@ def test_the_demo_ends_well_and_prints_its_table(done: subprocess.CompletedProce
 
 
 def test_what_the_policies_promise_shows_in_the_table(done: subprocess.CompletedProcess[str]) -> None:
-    """network_only never hits and hides nothing; stale_while_revalidate answers with what is stale."""
-    rows = table_rows(done.stdout)
-    assert rows["network_only"][2] == "0.0%"
-    assert rows["cache_first"][2] != "0.0%"
-    assert rows["cache_only"][2] != "0.0%", "it was warmed up"
-    assert rows["network_only"][5] == "0"
-    assert rows["stale_while_revalidate"][5] != "0"
-    assert rows["network_only"][6] != "0", "nothing hides the outage from it"
+    """network_only never hits, and cache_only never shows a failure of the origin. Whatever the machine's load."""
+    _, printed = done.stdout.split("What the failures were")
+    [cache_only] = (line for line in printed.splitlines() if line.startswith("cache_only"))
+
+    assert table_rows(done.stdout)["network_only"][2] == "0.0%"
+    assert not re.search(r"503|429|no answer", cache_only)
 
 
 def test_policies_can_be_picked() -> None:
@@ -443,6 +443,28 @@ def test_an_origin_that_is_gone_is_a_failure_too() -> None:
 
 
 # The score
+
+
+def test_a_score_counts_the_hits_of_a_real_cache(origin: Origin) -> None:
+    """Those of every user's view."""
+    catalog = Catalog()
+    score = Score("cache_first", Tally())
+
+    async def read_all_twice() -> None:
+        async with OriginClient(origin.url) as client, Cache(logger=score.log) as cache:
+            for user in catalog.owners * 2:
+                for thing in catalog.resources:
+                    scope = CacheScope.USER if thing.is_private else CacheScope.GLOBAL
+                    fetch = client.fetcher(thing, user if thing.is_private else None)
+                    asked_at = time.perf_counter()
+                    answer = await cache.for_user(user).get(thing.key, fetch, scope=scope)
+                    score.answered(thing, user, answer, asked_at=asked_at, answered_at=time.perf_counter())
+
+    asyncio.run(read_all_twice())
+
+    assert score.calls == 2 * len(catalog.owners) * len(catalog.resources)
+    assert score.log.hits == score.calls - origin.tally.total
+    assert (score.failures, score.broken) == ({}, {})
 
 
 def test_percentiles_are_nearest_rank() -> None:

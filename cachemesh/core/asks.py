@@ -58,11 +58,11 @@ def on_get(state: State[A], command: Get) -> Step[A]:
     falls_back = policy.after_failure is SERVE_STALE
     if action is BYPASS:
         kind, source = BYPASS_FLIGHT, POLICY
-        return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
+        return begin_or_join(state, owner, partition, command, kind, source, falls_back)
 
     if state.has_store and entry is None and not command.asked_store:
         kind, source = LOAD_FLIGHT, CACHE_MISS
-        return begin_or_join(state, owner, partition, command, kind, source, falls_back=falls_back)
+        return begin_or_join(state, owner, partition, command, kind, source, falls_back)
 
     failed = None if partition is None else heeded_failure(partition, command)
     if failed is not None:
@@ -73,7 +73,7 @@ def on_get(state: State[A], command: Get) -> Step[A]:
         return state, (Refuse(reason),)
 
     source = POLICY if policy.fresh is FETCH else CACHE_MISS
-    return begin_or_join(state, owner, partition, command, FETCH_FLIGHT, source, falls_back=falls_back)
+    return begin_or_join(state, owner, partition, command, FETCH_FLIGHT, source, falls_back)
 
 
 def on_refresh(state: State[A], command: Refresh) -> Step[A]:
@@ -82,15 +82,15 @@ def on_refresh(state: State[A], command: Refresh) -> Step[A]:
         return state, (Refuse(Refusal.NO_ACTIVE_USER),)
     partition = state.partitions.get(owner)
     kind, source = FETCH_FLIGHT, command.source
-    return begin_or_join(state, owner, partition, command, kind, source, falls_back=False)
+    return begin_or_join(state, owner, partition, command, kind, source, False)
 
 
 def heeded_failure(partition: Partition[A], command: Get) -> Failed[A] | None:
     """The remembered failure that answers `command`, if any."""
-    if not (command.heed_failures and command.policy.heeds_failures):
-        return None
     failed = partition.failures.get(command.key)
-    return failed if failed is not None and command.now < failed.serve_until else None
+    if failed is None or not (command.heed_failures and command.policy.heeds_failures):
+        return None
+    return failed if command.now < failed.serve_until else None
 
 
 def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], command: Get) -> Step[A]:
@@ -98,9 +98,11 @@ def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], comma
     failed = partition.failures.get(command.key)
     if failed is not None and command.now < failed.refresh_after:
         return state, ()
-    if joinable_flight(state.flights, partition, command, FETCH_FLIGHT) is not None:
+    under_way = partition.flights.get(command.key) or ()
+    if joinable_flight(state.flights, under_way, command.domain, FETCH_FLIGHT) is not None:
         return state, ()
-    return begin(state, owner, partition, command, FETCH_FLIGHT, BACKGROUND)
+    state, start = begin(state, owner, partition, under_way, command, FETCH_FLIGHT, BACKGROUND)
+    return state, (start,)
 
 
 def begin_or_join(
@@ -110,27 +112,26 @@ def begin_or_join(
     command: Get | Refresh,
     kind: FlightKind,
     source: RefreshSource,
-    *,
     falls_back: bool,
 ) -> Step[A]:
     """Wait for a flight: the one under way that may answer `command`, or a new one.
 
     `falls_back`: the asker takes an old value in place of a failure.
     """
-    flight = None if partition is None else joinable_flight(state.flights, partition, command, kind)
-    if command.within:
-        if kind is not LOAD_FLIGHT and waits_for_itself(
-            state.flights, owner, command.key, command.within, flight
-        ):
+    if partition is None:
+        partition = state.blank(owner)
+    under_way = partition.flights.get(command.key) or ()
+    flight = joinable_flight(state.flights, under_way, command.domain, kind) if under_way else None
+
+    within = command.within
+    if within:
+        if kind is not LOAD_FLIGHT and waits_for_itself(state.flights, owner, command.key, within, flight):
             return state, (Refuse(Refusal.REENTRANT),)
-        awaited = command.flight_id if flight is None else flight.flight_id
-        state = with_wait(state, command.within, awaited)
+        state = with_wait(state, within, command.flight_id if flight is None else flight.flight_id)
 
     if flight is None:
-        if partition is None:
-            partition = state.blank(owner)
-        state, effects = begin(state, owner, partition, command, kind, source)
-        return state, (*effects, Join(command.flight_id, falls_back))
+        state, start = begin(state, owner, partition, under_way, command, kind, source)
+        return state, (start, Join(command.flight_id, falls_back))
 
     merged = merge_intents(flight, command, kind)
     if merged is not flight:
@@ -140,20 +141,20 @@ def begin_or_join(
 
 def joinable_flight(
     flights: Map[int, Flight],
-    partition: Partition[A],
-    command: Get | Refresh,
+    under_way: tuple[int, ...],
+    domain: int,
     kind: FlightKind,
 ) -> Flight | None:
-    """The flight under way that may answer `command`.
+    """Of the flights of a key, the one that may answer a caller who would begin one of `kind`.
 
     A fetch for the cache may join one that passes the cache by (and makes it
     store), but a caller who passes the cache by joins only its like: an
     ordinary flight began before it asked, and answers an older question.
     """
     found = None
-    for flight_id in partition.flights.get(command.key) or ():
+    for flight_id in under_way:
         flight = flights.get(flight_id)
-        if flight is None or flight.domain != command.domain:
+        if flight is None or flight.domain != domain:
             continue
         if flight.kind is kind:
             return flight
@@ -182,11 +183,14 @@ def begin(
     state: State[A],
     owner: Owner,
     partition: Partition[A],
+    under_way: tuple[int, ...],
     command: Get | Refresh,
     kind: FlightKind,
     source: RefreshSource,
-) -> Step[A]:
+) -> tuple[State[A], StartFetch | Load]:
+    """List a new flight of `kind` after those that are `under_way`."""
     flight_id, key = command.flight_id, command.key
+    persist = kind is FETCH_FLIGHT
     flight = Flight(
         flight_id,
         owner,
@@ -194,18 +198,20 @@ def begin(
         command.domain,
         kind,
         source,
-        kind is FETCH_FLIGHT,
+        persist,
         command.ttl_s,
-        command.store_failures and kind is FETCH_FLIGHT,
+        persist and command.store_failures,
         command.retry,
     )
-    under_way = partition.flights.get(key)
-    listed = (flight_id,) if under_way is None else (*under_way, flight_id)
-    partition = partition.moved(partition.entries, partition.failures, partition.flights.insert(key, listed))
+    listed = partition.moved(
+        partition.entries,
+        partition.failures,
+        partition.flights.insert(key, (*under_way, flight_id)),
+    )
     partitions = state.partitions
-    if partitions.get(owner) is not partition:
-        partitions = partitions.insert(owner, partition)
+    if partitions.get(owner) is not listed:
+        partitions = partitions.insert(owner, listed)
     state = state.moved(partitions, state.flights.insert(flight_id, flight))
     if kind is LOAD_FLIGHT:
-        return state, (Load(flight_id, owner, key),)
-    return state, (StartFetch(flight_id, owner, key, source),)
+        return state, Load(flight_id, owner, key)
+    return state, StartFetch(flight_id, owner, key, source)

@@ -58,14 +58,15 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         return landed(state, flight, partition), (settle,)
 
     entry = Entry(command.answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
-    is_new = key not in partition.entries
-    failures = partition.failures
-    partition = Partition(
-        partition.entries.insert(key, entry),
+    entries, failures = partition.entries, partition.failures
+    is_new = key not in entries
+    stored = partition.moved(
+        entries.insert(key, entry),
         failures.discard(key) if key in failures else failures,
-        without_flights_until(partition, flight),
+        without_flights_until(partition.flights, flight),
     )
-    state = state.moved(settled(state.partitions, owner, partition), state.flights.discard(flight.flight_id))
+    partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
+    state = state.moved(partitions, state.flights.discard(flight.flight_id))
     return state, (Save(flight.flight_id, owner, key, entry, is_new), settle)
 
 
@@ -204,9 +205,8 @@ def made_in_time(entry: Entry[A], now: float) -> Entry[A]:
 def listing_partition(state: State[A], flight: Flight) -> Partition[A] | None:
     """The partition in which `flight` may still store; None behind the fence."""
     partition = state.partitions.get(flight.owner)
-    if partition is None or flight.flight_id not in (partition.flights.get(flight.key) or ()):
-        return None
-    return partition
+    listed = None if partition is None else partition.flights.get(flight.key)
+    return partition if listed and flight.flight_id in listed else None
 
 
 def landed(state: State[A], flight: Flight, partition: Partition[A] | None) -> State[A]:
@@ -220,9 +220,9 @@ def landed(state: State[A], flight: Flight, partition: Partition[A] | None) -> S
     return state.moved(settled(state.partitions, flight.owner, partition), flights)
 
 
-def without_flights_until(partition: Partition[A], flight: Flight) -> Map[str, tuple[int, ...]]:
+def without_flights_until(under_way: Map[str, tuple[int, ...]], flight: Flight) -> Map[str, tuple[int, ...]]:
     """The list of flights after `flight` has stored: those that began before it are struck off as well."""
-    under_way = partition.flights
-    listed = under_way.get(flight.key)
-    later = () if listed is None else tuple(each for each in listed if each > flight.flight_id)
-    return under_way.insert(flight.key, later) if later else under_way.discard(flight.key)
+    listed = under_way.get(flight.key) or ()
+    if listed[-1] == flight.flight_id:
+        return under_way.discard(flight.key)
+    return under_way.insert(flight.key, tuple(each for each in listed if each > flight.flight_id))

@@ -140,7 +140,7 @@ class Partition(Struct, Generic[A], frozen=True):
 
     @property
     def is_empty(self) -> bool:
-        return not (len(self.entries) or len(self.failures) or len(self.flights))
+        return len(self.entries) == 0 and len(self.failures) == 0 and len(self.flights) == 0
 
 
 class State(Struct, Generic[A], frozen=True):

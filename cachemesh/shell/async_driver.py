@@ -37,13 +37,15 @@ class AsyncDomain:
         self.domain_id = next(runtime.domain_ids)
         self.loop = weakref.ref(loop)
         self._runtime = runtime
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._journeys: set[LiveFlight] = set()
+        """Keeps the tasks of flights from being collected. A done callback would cost another turn of the loop."""
+        self._errands: set[asyncio.Task[None]] = set()
 
     async def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
         live = boarding.live
         if not live.is_over:
-            waiter = asyncio.get_running_loop().create_future()
+            waiter = self._running_loop().create_future()
             live.waiters.append(waiter)
             try:
                 await waiter
@@ -71,29 +73,37 @@ class AsyncDomain:
             self._runtime.dispatch(commands.Abandoned(live.flight_id))
             if live.phase is Phase.ABORTED and live.handle is not None:
                 live.handle.cancel()
+                self._journeys.discard(live)
         within = WITHIN.get()
         if within:
             self._runtime.dispatch(commands.StoppedWaiting(live.flight_id, within))
 
     def launch(self, live: LiveFlight) -> None:
         """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
+        live.driver = self
         journey = self._load(live) if live.is_load else self._fly(live)
         live.handle = self._start(journey, Context() if live.is_background else None)
+        if not live.is_over:
+            self._journeys.add(live)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` behind everybody's back, and keep it from being collected."""
-        self._start(coroutine, Context())
+        task = self._start(coroutine, Context())
+        if not task.done():
+            self._errands.add(task)
+            task.add_done_callback(self._errands.discard)
 
     def _start(self, coroutine: Coroutine[Any, Any, None], context: Context | None) -> asyncio.Task[None]:
-        loop = asyncio.get_running_loop()
+        loop = self._running_loop()
         if HAS_EAGER_TASKS and loop.get_task_factory() is None:
-            task = asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
-        else:
-            task = loop.create_task(coroutine, context=context)
-        if not task.done():
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return task
+            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
+        return loop.create_task(coroutine, context=context)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """This domain's loop, which is the one that runs: cheaper than asking asyncio."""
+        loop = self.loop()
+        assert loop is not None
+        return loop
 
     async def _fly(self, live: LiveFlight) -> None:
         WITHIN.set(live.ancestors())
@@ -172,9 +182,9 @@ class AsyncDomain:
         if line is not None and line.has_work:
             self.spawn(line.drain())
 
-    @staticmethod
-    def _wake(live: LiveFlight) -> None:
+    def _wake(self, live: LiveFlight) -> None:
         live.is_over = True
+        self._journeys.discard(live)
         for waiter in live.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -188,11 +198,12 @@ class AsyncDomain:
 
     async def finish(self) -> None:
         """Wait, but not for ever, until nothing of this loop is under way, and the store has been told everything."""
-        me = asyncio.current_task()
-        left = {task for task in self._tasks if task is not me and not task.done()}
-        if left:
-            await asyncio.wait(left, timeout=CLOSE_GRACE_S)
+        await self._wait_for({live.handle for live in self._journeys} | self._errands)
         self.kick()
-        left = {task for task in self._tasks if task is not me and not task.done()}
-        if left:
-            await asyncio.wait(left, timeout=CLOSE_GRACE_S)
+        await self._wait_for(self._errands)
+
+    @staticmethod
+    async def _wait_for(tasks: set[asyncio.Task[None]]) -> None:
+        others = tasks - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=CLOSE_GRACE_S)

@@ -220,12 +220,10 @@ class Cache(Face):
             return
         self._plain = NO_PLAIN_HITS
         left = self._runtime.close()
-        here = self._here()
         for live in left:
-            for domain in list(self._domains.values()):
-                if domain.domain_id == live.asked.domain:
-                    domain.cancel(live)
-        await here.finish()
+            if live.driver is not None:
+                live.driver.cancel(live)
+        await self._here().finish()
 
     async def __aenter__(self) -> Self:
         return self
@@ -268,7 +266,7 @@ class Cache(Face):
             answer = runtime.hit(command)
             if answer is not None:
                 return answer
-        options = runtime.settings.retry if isinstance(retry, Default) else retry
+        options = runtime.default_options if isinstance(retry, Default) else retry
         return self._ask(command, fetch, options, domain, wish if is_alike else None)
 
     def _refresh(
@@ -286,7 +284,7 @@ class Cache(Face):
         command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain.domain_id)
         if type(command) is Failure:
             return command
-        options = self._runtime.settings.retry if isinstance(retry, Default) else retry
+        options = self._runtime.default_options if isinstance(retry, Default) else retry
         return self._ask(command, fetch, options, domain)
 
     def _ask(
@@ -313,7 +311,7 @@ class Cache(Face):
 
     async def _ride(self, boarding: Boarding) -> Answer:
         """Wait for a flight; once a load has ended, ask again."""
-        domain = self._here()
+        domain: AsyncDomain = boarding.live.driver
         while True:
             told = await domain.wait(boarding)
             if told is not None:

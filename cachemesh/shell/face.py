@@ -177,7 +177,7 @@ class Face:
         checked = self._checked(key, ttl, retry, cache_failures, scope)
         if type(checked) is Failure:
             return checked
-        key, ttl_s, options, store_failures, heed_failures = checked
+        key, ttl_s, rule, store_failures, heed_failures = checked
         return commands.Get(
             key,
             runtime.time.now(),
@@ -187,7 +187,7 @@ class Face:
             self._viewer,
             domain_id,
             ttl_s,
-            options.rule,
+            rule,
             store_failures,
             heed_failures,
             bool(always_revalidate),
@@ -209,7 +209,7 @@ class Face:
         checked = self._checked(key, ttl, retry, cache_failures, scope)
         if type(checked) is Failure:
             return checked
-        key, ttl_s, options, store_failures, _ = checked
+        key, ttl_s, rule, store_failures, _ = checked
         return commands.Refresh(
             key,
             self._runtime.time.now(),
@@ -219,7 +219,7 @@ class Face:
             self._viewer,
             domain_id,
             ttl_s,
-            options.rule,
+            rule,
             store_failures,
             WITHIN.get(),
         )
@@ -232,14 +232,14 @@ class Face:
         cache_failures: bool | Default,
         scope: CacheScope,
     ) -> Any:  # noqa: ANN401 (a Failure, or the five parts of a command)
+        runtime = self._runtime
         if type(key) is not str:
             if not isinstance(key, str):
                 return Failure(InvalidKey(key))
             key = str.__str__(key)
-        settings = self._runtime.settings
         ttl_s: float | None
         if ttl is DEFAULT:
-            ttl_s = self._runtime.default_ttl_s
+            ttl_s = runtime.default_ttl_s
         elif type(ttl) is int and 0 <= ttl <= LONGEST_TTL_S:
             ttl_s = ttl
         else:
@@ -247,17 +247,19 @@ class Face:
                 ttl_s = seconds(ttl)
             except (ValueError, OverflowError):
                 return Failure(InvalidTtl(ttl))
-        if retry is DEFAULT:
-            retry = settings.retry
-        elif not isinstance(retry, RetryOptions):
-            return Failure(InvalidOption("retry", type(retry).__name__))
         if type(scope) is not CacheScope:
             return Failure(InvalidOption("scope", type(scope).__name__))
+        if retry is DEFAULT:
+            rule = runtime.default_rule
+        elif isinstance(retry, RetryOptions):
+            rule = retry.rule
+        else:
+            return Failure(InvalidOption("retry", type(retry).__name__))
         if cache_failures is DEFAULT:
-            return key, ttl_s, retry, settings.cache_failures, True
-        if cache_failures is not True and cache_failures is not False:
-            return Failure(InvalidOption("cache_failures", type(cache_failures).__name__))
-        return key, ttl_s, retry, cache_failures, cache_failures
+            return key, ttl_s, rule, runtime.stores_failures, True
+        if cache_failures is True or cache_failures is False:
+            return key, ttl_s, rule, cache_failures, cache_failures
+        return Failure(InvalidOption("cache_failures", type(cache_failures).__name__))
 
     def _bad_read(self, key: object, scope: object) -> InvalidKey | InvalidOption | None:
         if not isinstance(key, str):

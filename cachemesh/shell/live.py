@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from msgspec import Struct
 from returns.result import Failure
@@ -58,8 +58,9 @@ class LiveFlight:
     traceback: TracebackType | None = None
     crash: BaseException | None = None
     """What ended the fetch without being an answer, for the caller who leads."""
+    driver: Any = None
+    """The domain that runs it, and its task there."""
     handle: Any = None
-    """The driver's task."""
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
     retry_is_spent = False
@@ -104,6 +105,7 @@ class LiveFlight:
         return answer
 
 
+@final
 class Boarding(Struct, frozen=True):
     """The asker of `asked` is to wait for `live`. The one who `leads` also sets it going."""
 

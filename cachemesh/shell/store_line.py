@@ -436,7 +436,7 @@ def damage_of(found: object, call: StoreCall) -> str | None:
             return "an impossible ttl"
     except Exception as error:  # noqa: BLE001 (whatever a damaged field does when it is looked at)
         return f"a damaged field: {type(error).__name__}"
-    return None if found.is_failure in {True, False} else "a damaged field: is_failure"
+    return None if found.is_failure is True or found.is_failure is False else "a damaged field: is_failure"
 
 
 def shown_key(call: StoreCall) -> str:

@@ -258,7 +258,7 @@ class SyncCache(Face):
     ) -> Answer:
         """Ask, and wait for the flight; once a load has ended, ask again."""
         runtime = self._runtime
-        options = runtime.settings.retry if isinstance(retry, Default) else retry
+        options = runtime.default_options if isinstance(retry, Default) else retry
         while True:
             answer = runtime.ask(command, fetch, options)
             if type(answer) is not Boarding:

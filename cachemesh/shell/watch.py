@@ -75,13 +75,14 @@ class WatchTable:
     """
 
     def __init__(self) -> None:
-        self._boxes: dict[Owner, dict[str, dict[int, Callable[[], Mailbox | None]]]] = {}
+        self.boxes: dict[Owner, dict[str, dict[int, Callable[[], Mailbox | None]]]] = {}
+        """Empty where nobody watches anything."""
         self._tokens = count()
         self._lost: list[tuple[tuple[Owner, ...], str, int]] = []
 
     def __len__(self) -> int:
         self._sweep()
-        return sum(len(boxes) for by_key in self._boxes.values() for boxes in by_key.values())
+        return sum(len(boxes) for by_key in self.boxes.values() for boxes in by_key.values())
 
     def add(self, owners: tuple[Owner, ...], key: str, mailbox: Mailbox, *, keep: bool) -> int:
         self._sweep()
@@ -92,12 +93,12 @@ class WatchTable:
             lost = self._lost
             reference = weakref.ref(mailbox, lambda _: lost.append((owners, key, token)))
         for owner in owners:
-            self._boxes.setdefault(owner, {}).setdefault(key, {})[token] = reference
+            self.boxes.setdefault(owner, {}).setdefault(key, {})[token] = reference
         return token
 
     def remove(self, owners: tuple[Owner, ...], key: str, token: int) -> None:
         for owner in owners:
-            by_key = self._boxes.get(owner)
+            by_key = self.boxes.get(owner)
             boxes = None if by_key is None else by_key.get(key)
             if by_key is None or boxes is None:
                 continue
@@ -105,19 +106,15 @@ class WatchTable:
             if not boxes:
                 del by_key[key]
             if not by_key:
-                del self._boxes[owner]
-
-    @property
-    def is_used(self) -> bool:
-        return bool(self._boxes)
+                del self.boxes[owner]
 
     def watching(self, owner: Owner, key: str) -> list[Mailbox]:
-        boxes = self._boxes.get(owner, {}).get(key)
+        boxes = self.boxes.get(owner, {}).get(key)
         return [] if boxes is None else _alive(boxes)
 
     def leave(self, owner: Owner) -> list[Mailbox]:
         """Nobody watches `owner` any more; those are answered who watch nothing else."""
-        by_key = self._boxes.pop(owner, {})
+        by_key = self.boxes.pop(owner, {})
         return [
             mailbox
             for key, boxes in by_key.items()
@@ -127,13 +124,13 @@ class WatchTable:
 
     def end_all(self) -> list[Mailbox]:
         everyone = [
-            mailbox for by_key in self._boxes.values() for boxes in by_key.values() for mailbox in _alive(boxes)
+            mailbox for by_key in self.boxes.values() for boxes in by_key.values() for mailbox in _alive(boxes)
         ]
-        self._boxes.clear()
+        self.boxes.clear()
         return everyone
 
     def _watches_elsewhere(self, key: str, token: int) -> bool:
-        return any(token in by_key.get(key, {}) for by_key in self._boxes.values())
+        return any(token in by_key.get(key, {}) for by_key in self.boxes.values())
 
     def _sweep(self) -> None:
         while self._lost:

@@ -411,16 +411,16 @@ class StoreContract:
 
     def test_it_behaves_as_a_dict(self) -> None:
         """Scenario ST-1: no divergence from a dict, whatever is done in whatever order."""
-        machine = _machine(self)
-        run_state_machine_as_test(
-            machine,
-            settings=settings(
-                max_examples=self.examples,
-                stateful_step_count=self.steps,
-                deadline=None,
-                suppress_health_check=list(HealthCheck),
-            ),
-        )
+        with asyncio.Runner() as runner:
+            run_state_machine_as_test(
+                _machine(self, runner.get_loop()),
+                settings=settings(
+                    max_examples=self.examples,
+                    stateful_step_count=self.steps,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
 
 
 def an_entry(
@@ -443,7 +443,7 @@ def shown(place: object) -> str:
     return text if len(text) < 60 else f"{text[:40]}... ({len(text)} characters)"  # noqa: PLR2004 (a line)
 
 
-def _machine(contract: StoreContract) -> type[RuleBasedStateMachine]:
+def _machine(contract: StoreContract, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMachine]:
     """A state machine on `contract`'s store, beside a dict that says what is right."""
     short = [text for text in contract.texts if len(text) < 100]  # noqa: PLR2004 (the long ones have a test of their own)
     names = st.sampled_from(short[:8]) | st.sampled_from(short)
@@ -456,12 +456,11 @@ def _machine(contract: StoreContract) -> type[RuleBasedStateMachine]:
         def __init__(self) -> None:
             super().__init__()
             self.model: dict[tuple[Owner, str], StoredEntry] = {}
-            self.runner = asyncio.Runner()
-            self.store = self.runner.run(_made(contract))
+            self.store = loop.run_until_complete(_made(contract))
 
         def do(self, call: Awaitable[Any]) -> Any:  # noqa: ANN401 (whatever the store answers)
             assert inspect.iscoroutine(call), "a store's methods are coroutine functions"
-            return self.runner.run(call)
+            return loop.run_until_complete(call)
 
         @rule(target=used_owners, owner=owners)
         def meet_owner(self, owner: Owner) -> Owner:
@@ -534,8 +533,7 @@ def _machine(contract: StoreContract) -> type[RuleBasedStateMachine]:
                 for place, entry in self.model.items():
                     assert self.do(self.store.read(*place)) == entry
             finally:
-                self.runner.run(contract.close_store(self.store))
-                self.runner.close()
+                loop.run_until_complete(contract.close_store(self.store))
 
     return StoreAgainstDict
 

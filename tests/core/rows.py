@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, get_args, get_origin
 
 from hypothesis import given, settings
 
 from cachemesh.core import (
     GLOBAL_OWNER,
+    CacheScope,
     Command,
     Effects,
     Entry,
@@ -36,8 +37,8 @@ EXAMPLES: Final = os.environ.get("CACHEMESH_EXAMPLES")
 Place: TypeAlias = str | tuple[Owner, str]
 """A key, and whose it is; the application's where only the key is given."""
 
-ALICE: Owner = ("user", "alice")  # type: ignore[assignment]  # a StrEnum equals its value, and hashes like it
-BOB: Owner = ("user", "bob")  # type: ignore[assignment]
+ALICE: Final[Owner] = (CacheScope.USER, "alice")
+BOB: Final[Owner] = (CacheScope.USER, "bob")
 
 
 def law(*drawn: SearchStrategy[Any], **named: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -138,3 +139,8 @@ def run(before: State[str], *commands: Command[str]) -> tuple[State[str], Effect
     for command in commands:
         before, ordered = reduce(before, command)
     return before, ordered
+
+
+def members(union: Any) -> tuple[type, ...]:  # noqa: ANN401 (a type alias)
+    """The classes of a union, without their parameters."""
+    return tuple(get_origin(each) or each for each in get_args(union))

@@ -8,7 +8,7 @@ id also says when the flight was begun.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args, get_origin
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import example
@@ -56,7 +56,7 @@ from cachemesh.core.lifetimes import verdict
 from cachemesh.core.scopes import owner_of, visible_owners
 from cachemesh.shell.tables import LiveState
 from cachemesh.testing.strategies import Happening, Moment, Stamp, commands, happenings, histories, play
-from tests.core.rows import law
+from tests.core.rows import law, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 History: TypeAlias = "tuple[Moment, ...]"
 Place: TypeAlias = tuple[Owner, str]
 
-EFFECTS = tuple(get_origin(each) or each for each in get_args(Effect))
+EFFECTS = members(Effect)
 STALE_IF_ERROR = CachePolicy("stale_if_error", after_failure=AfterFailure.SERVE_STALE)
 
 

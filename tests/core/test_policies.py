@@ -56,7 +56,7 @@ TABLE = """
     cache_first             stale        failed   heeds          *                  *               : failure
     cache_first             stale        failed   -              *                  *               : fetch for a miss
     cache_first             stale        -        *              *                  *               : fetch for a miss
-    network_first           missing      *        *              *                  unasked         : load
+    network_first           missing      *        *              *                  unasked         : load, else entry
     network_first           missing      *        *              *                  asked|no store  : fetch, else entry
     network_first           fresh|stale  *        *              *                  *               : fetch, else entry
     stale_while_revalidate  missing      *        *              *                  unasked         : load
@@ -88,6 +88,7 @@ OUTCOMES: dict[str, tuple[Any, ...]] = {
     "fetch, else entry": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.POLICY), Join(7, falls_back=True)),
     "bypass": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.POLICY), Join(7)),
     "load": (Load(7, GLOBAL_OWNER, "feed"), Join(7)),
+    "load, else entry": (Load(7, GLOBAL_OWNER, "feed"), Join(7, falls_back=True)),
     "miss": (Refuse(Refusal.MISS),),
     "expired": (Refuse(Refusal.EXPIRED),),
 }
@@ -98,6 +99,7 @@ FLIGHTS = {
     "fetch, else entry": flight(7, source=RefreshSource.POLICY),
     "bypass": flight(7, kind=FlightKind.BYPASS, source=RefreshSource.POLICY),
     "load": flight(7, kind=FlightKind.LOAD),
+    "load, else entry": flight(7, kind=FlightKind.LOAD),
 }
 
 
@@ -191,7 +193,7 @@ def test_a_row_of_nothing_but_a_name_is_cache_first() -> None:
 LEGAL = [action for action in Action if action not in {Action.SERVE, Action.SERVE_AND_REFRESH}]
 
 
-@pytest.mark.parametrize(("missing", "fresh", "stale", "always"), itertools.product(LEGAL, Action, Action, [True, False]))
+@pytest.mark.parametrize(("missing", "fresh", "stale", "always"), list(itertools.product(LEGAL, Action, Action, [True, False])))
 def test_a_cell_is_what_its_row_says(missing: Action, fresh: Action, stale: Action, always: bool) -> None:  # noqa: FBT001 (drawn)
     """But for always_revalidate, which widens the refresh of a stale entry to a fresh one that would be served."""
     policy = CachePolicy("any", missing, fresh, stale)
@@ -212,7 +214,7 @@ def test_nothing_is_served_where_an_entry_is_missing(action: Action) -> None:
 # Rows of somebody else
 
 
-@pytest.mark.parametrize(("freshness", "fresh", "stale"), itertools.product(["fresh", "stale"], Action, Action))
+@pytest.mark.parametrize(("freshness", "fresh", "stale"), list(itertools.product(["fresh", "stale"], Action, Action)))
 def test_a_custom_row_leads_to_what_it_says(freshness: str, fresh: Action, stale: Action) -> None:
     policy = CachePolicy("custom", fresh=fresh, stale=stale)
     source = RefreshSource.POLICY if fresh is Action.FETCH else RefreshSource.CACHE_MISS

@@ -80,7 +80,7 @@ def test_no_number_of_attempts_overflows(retry: Retry, attempt: int, chance: flo
 
 
 @pytest.mark.xfail(strict=True, reason="delay_s * factor is inf where the power alone still is finite, and inf * 0 is nan")
-@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
 def test_a_product_that_overflows_is_capped_as_well(jitter: float) -> None:
     delay_s = delay_before_next_s(Retry(9, delay_s=10.0, backoff_factor=1e154, max_delay_s=30.0, jitter=jitter), 3, 1.0)
 

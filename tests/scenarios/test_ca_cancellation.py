@@ -24,7 +24,6 @@ from cachemesh import (
     RetryOptions,
     SyncCache,
 )
-from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop, run
 from tests.scenarios.helpers import ScriptedStore, async_value, guarded, in_real_time, python, together, under_way
 
@@ -488,7 +487,6 @@ def test_ca7_close_leaves_no_thread_behind() -> None:
 
 def test_ca7_close_waits_for_a_stubborn_fetch_no_longer_than_its_grace() -> None:
     async def main() -> None:
-        clock = VirtualClock()
         cache = Cache()
 
         async def stubborn() -> Answer:
@@ -504,10 +502,10 @@ def test_ca7_close_waits_for_a_stubborn_fetch_no_longer_than_its_grace() -> None
         await settle()
         began = asyncio.get_running_loop().time()
         await cache.aclose()
-        assert asyncio.get_running_loop().time() - began <= 5
-        del clock
+        took = asyncio.get_running_loop().time() - began
         may_end.set()
         assert await caller == Failure(CacheClosed())
+        assert took <= 5
 
     run(main())
 
@@ -593,7 +591,7 @@ def test_ca7_close_of_threads_in_the_middle_of_a_fetch_and_of_a_callback() -> No
         closed.set()
 
     guarded(lambda: other.watch("k").subscribe(close))
-    guarded(lambda: other.refresh("k", lambda: Success(1)))
+    guarded(lambda: other.refresh("k", lambda: Success(1)), 3)
     assert closed.wait(5)
 
 
@@ -698,7 +696,7 @@ def test_ca9_loop_that_is_closed_with_a_fetch_under_way() -> None:
         assert asyncio.run(cache.get("k", async_value(1))) == Success(1)
         left._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (that it is left is the case)
 
-    guarded(act, 5)
+    guarded(act, 3)
 
 
 def test_ca9_many_loops_leave_nothing_behind() -> None:
@@ -722,40 +720,98 @@ def test_ca9_many_loops_leave_nothing_behind() -> None:
     assert under_way(cache) == 0
 
 
-def test_ca9_collector_that_finds_a_dead_loop_amid_a_command() -> None:
+class Collecting:
+    """A value with whose death the collector comes by, as it may at any allocation."""
+
+    def __del__(self) -> None:
+        gc.collect()
+
+
+@pytest.mark.parametrize("act", ["invalidate", "clear", "refresh", "end_session"])
+def test_ca9_collector_that_finds_a_dead_loop_amid_a_command(act: str) -> None:
     """A loop in a cycle dies when the collector comes by, be it while the cache is busy with a command."""
-    cache = SyncCacheLike()
-    assert guarded(cache.provoke, 30) == "done"
 
-
-class SyncCacheLike:
-    """A `Cache` whose loops die, and a collector that runs all the time."""
-
-    def provoke(self) -> str:
+    def provoke() -> str:
         cache = Cache()
-
-        class Nosy(str):
-            """A key that lets the collector run wherever it is looked at, as an allocation may."""
-
-            __slots__ = ()
-
-            def __hash__(self) -> int:
-                gc.collect()
-                return str.__hash__(self)
-
-            def __eq__(self, other: object) -> bool:
-                return str.__eq__(self, other)
-
-        for number in range(5):
-            loop = asyncio.new_event_loop()
-            loop.itself = loop  # type: ignore[attr-defined]  # a cycle
-            loop.run_until_complete(cache.get(f"k{number}", async_value(1)))
-            loop.close()
-            del loop
-            # Another loop takes its place, so that nothing but the cycle is left of the first.
-            asyncio.run(cache.get("other", async_value(1)))
-            cache.invalidate(Nosy(f"k{number}"))
+        loop = asyncio.new_event_loop()
+        loop.itself = loop  # type: ignore[attr-defined]  # a cycle
+        loop.run_until_complete(cache.get("k", async_collecting))
+        loop.close()
+        del loop
+        # Another loop takes its place, so that nothing but the cycle is left of the first.
+        asyncio.run(cache.get("other", async_value(1)))
+        if act == "invalidate":
+            cache.invalidate("k")
+        elif act == "clear":
+            cache.clear()
+        elif act == "end_session":
+            cache.end_session()
+        else:
+            asyncio.run(cache.refresh("k", async_value(1)))
         return "done"
+
+    gc.disable()
+    try:
+        assert guarded(provoke, 3) == "done"
+    finally:
+        gc.enable()
+
+
+async def async_collecting() -> Answer:
+    return Success(Collecting())
+
+
+@pytest.mark.parametrize("act", ["invalidate", "clear", "refresh", "evict"])
+def test_ca9_value_that_uses_the_cache_as_it_dies(act: str) -> None:
+    """A destructor is code of a user's: it must not run while the cache holds its lock."""
+    cache = SyncCache(max_entries=1)
+
+    class Farewell:
+        def __del__(self) -> None:
+            cache.invalidate("another")
+
+    def provoke() -> str:
+        cache.get("k", lambda: Success(Farewell()))
+        if act == "invalidate":
+            cache.invalidate("k")
+        elif act == "clear":
+            cache.clear()
+        elif act == "evict":
+            for number in range(10):
+                cache.get(f"k{number}", lambda: Success(1))
+        else:
+            cache.refresh("k", lambda: Success(1))
+        return "done"
+
+    assert guarded(provoke, 3) == "done"
+
+
+def test_ca9_coroutine_that_is_collected_amid_a_command() -> None:
+    """A caller who is dropped in mid-wait says farewell wherever the collector finds him."""
+
+    def provoke() -> str:
+        cache = Cache()
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+
+        async def never() -> Answer:
+            await asyncio.get_running_loop().create_future()
+            raise AssertionError
+
+        async def begin() -> None:
+            await cache.get("k", async_collecting)
+            task = asyncio.create_task(cache.get("hung", never))
+            await asyncio.sleep(0.01)
+            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (that it is left is the case)
+
+        loop.run_until_complete(begin())
+        loop.close()
+        del loop
+        asyncio.run(cache.get("other", async_value(1)))
+        cache.invalidate("k")
+        return "done"
+
+    assert guarded(provoke, 3) == "done"
 
 
 DEAD_LOOPS = """

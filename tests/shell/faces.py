@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from returns.result import Failure, Result, Success
@@ -27,6 +28,7 @@ from cachemesh.testing.loop import VirtualLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from types import FrameType
 
     from cachemesh.testing.clock import VirtualClock
 
@@ -586,39 +588,51 @@ class SyncPending(_InThread[Answer], Pending):
     """A call in a thread."""
 
 
-# A thread counts as waiting when it stands in a blocking call and has not moved for this long.
+# A thread counts as waiting when it stands in a blocking call, and so often in a row has not moved.
 LOOKS: Final = 3
-BETWEEN_LOOKS_S: Final = 0.001
 BLOCKING: Final = re.compile(r"\b(acquire|wait|get|join|result|select|poll|recv)\(|\bwith \S*lock")
+TASKS: Final = Path("/proc/self/task")
+BETWEEN_LOOKS_S: Final = 0.001 if TASKS.is_dir() else 0.02
 
 
 def wait_until_quiet() -> None:
     """Wait until every other thread has ended or waits for something."""
     deadline = time.monotonic() + PATIENCE_S
-    last: dict[int, tuple[int, int]] = {}
+    last: list[object] = []
     quiet_looks = 0
     while quiet_looks < LOOKS:
         others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
-        frames = sys._current_frames()  # noqa: SLF001 (CPython's documented way to see where a thread is)
-        now = {
-            thread.ident: (id(frames[thread.ident]), frames[thread.ident].f_lasti)
-            for thread in others
-            if thread.ident is not None and thread.ident in frames
-        }
-        blocked = all(_is_blocking(frames[ident].f_code.co_filename, frames[ident].f_lineno) for ident in now)
-        del frames
-        quiet_looks = quiet_looks + 1 if blocked and now == last else 0
         if not others:
             return
-        last = now
         assert time.monotonic() < deadline, f"neither ends nor waits: {[_place(thread) for thread in others]}"
+        stands = [_where_it_waits(thread) for thread in others]
+        quiet_looks = quiet_looks + 1 if None not in stands and stands == last else 0
+        last = stands
         time.sleep(BETWEEN_LOOKS_S)
 
 
-def _is_blocking(filename: str, line: int) -> bool:
-    return BLOCKING.search(linecache.getline(filename, line)) is not None
+def _where_it_waits(thread: threading.Thread) -> object | None:
+    """The place of a thread that is in a blocking call; None of one that is on its way."""
+    frame = _frame(thread)
+    if frame is None or _has_work(thread):
+        return None
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return (thread, id(frame), frame.f_lasti) if BLOCKING.search(line) else None
+
+
+def _has_work(thread: threading.Thread) -> bool:
+    """Whether the kernel would run the thread if it had a processor left: on a busy machine it may not move for long."""
+    try:
+        stat = (TASKS / str(thread.native_id) / "stat").read_text()
+    except OSError:  # It has just ended, or this is no Linux, where we look less often instead.
+        return False
+    return stat.rpartition(")")[2].split()[0] == "R"
 
 
 def _place(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 (as above)
+    frame = _frame(thread)
     return f"{thread.name} at {frame.f_code.co_filename}:{frame.f_lineno}" if frame else f"{thread.name}, ended"
+
+
+def _frame(thread: threading.Thread) -> FrameType | None:
+    return sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 (CPython's documented way to see where a thread is)

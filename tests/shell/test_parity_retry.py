@@ -91,7 +91,9 @@ def test_the_predicate_sees_the_exception_that_was_raised(face: Face) -> None:
 
 def test_the_predicate_is_not_asked_after_the_last_attempt(face: Face) -> None:
     predicate = Mock(return_value=True)
-    face.get("k", face.fetcher(Failure("one"), Failure("two")), retry=RetryOptions(max_attempts=2, retry_when=predicate))
+    face.get(
+        "k", face.fetcher(Failure("one"), Failure("two")), retry=RetryOptions(max_attempts=2, retry_when=predicate)
+    )
 
     predicate.assert_called_once_with("one")
 

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from pydantic import ValidationError
 from returns.result import Failure, Success
 
-from cachemesh import CacheExpired, CacheScope, Ttl
+from cachemesh import Cache, CacheExpired, CacheScope, InvalidTtl, SyncCache, Ttl
 
 if TYPE_CHECKING:
     from tests.shell.faces import Face
@@ -169,3 +170,37 @@ def test_the_default_ttl_applies_where_none_is_given(face: Face) -> None:
     assert face.inspect("k").ttl == timedelta(minutes=5)
     assert face.inspect("short").ttl == timedelta(seconds=2)
     assert face.inspect("forever").ttl is None
+
+
+CENTURY = timedelta(days=36525)
+
+
+@pytest.mark.parametrize(
+    "ttl",
+    [-1, -0.001, float("nan"), float("inf"), 1e20, timedelta(seconds=-1), timedelta.max, True, "60"],
+    ids=repr,
+)
+@pytest.mark.parametrize("method", ["get", "refresh", "prefetch"])
+def test_a_ttl_that_makes_no_sense_is_an_answer(face: Face, method: str, ttl: object) -> None:
+    """The original takes any duration, negative ones included."""
+    fetch = face.fetcher(Success(1))
+
+    assert face.call(method, "k", fetch, ttl=ttl) == Failure(InvalidTtl(ttl))
+    assert fetch.calls == 0
+    assert face.log.events == []
+
+
+@pytest.mark.parametrize("ttl", [-1, float("nan"), timedelta.max, True, "60"], ids=repr)
+@pytest.mark.parametrize("kind", [Cache, SyncCache])
+def test_a_default_ttl_that_makes_no_sense_is_refused_at_construction(kind: type[Cache | SyncCache], ttl: Ttl) -> None:
+    with pytest.raises(ValidationError):
+        kind(default_ttl=ttl)
+
+
+def test_the_longest_ttl_is_a_century(face: Face) -> None:
+    face.fill("k", 1, ttl=CENTURY)
+
+    assert face.inspect("k").ttl == CENTURY
+    assert face.refresh("k", face.fetcher(Success(1)), ttl=CENTURY + timedelta(days=1)) == Failure(
+        InvalidTtl(CENTURY + timedelta(days=1)),
+    )

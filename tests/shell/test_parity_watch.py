@@ -126,3 +126,14 @@ def test_a_watch_without_a_scope_listens_to_all_that_its_user_sees(face: Face) -
         face.settle()
 
     assert heard.results == [Success("global"), Success("session"), Success("user")]
+
+
+def test_an_eviction_is_no_news(face: Face) -> None:
+    face = face.new(max_entries=1)
+    face.fill("k", 1)
+    heard = face.listen("k")
+    face.refresh("other", face.fetcher(Success(2)))
+    face.settle()
+
+    assert face.peek("k") == Failure(CacheMiss("k"))
+    assert heard.results == []

@@ -125,5 +125,5 @@ def test_threads_may_share_it() -> None:
         thread.join()
 
     assert errors == []
-    kept = [len(asyncio.run(store.keys(owner))) for owner in (GLOBAL_OWNER, SESSION_OWNER)]  # type: ignore[arg-type]
+    kept = [len(asyncio.run(store.keys(owner))) for owner in (GLOBAL_OWNER, SESSION_OWNER)]
     assert sum(kept) == len(store) <= 50

@@ -1,0 +1,495 @@
+"""The line in front of the store: order, doubts, and what happens to it when loops and calls end in odd places."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner
+from cachemesh.errors import CacheError, StoreFailed
+from cachemesh.shell import store_line
+from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.store_line import COOL_DOWN_S, TIMEOUT_S, StoreCall, StoreLine
+from cachemesh.stores import MemoryStore
+from cachemesh.testing import VirtualClock, VirtualLoop, run
+from cachemesh.testing.store_contract import an_entry
+from tests.stores.faulty import HANG, FaultyStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cachemesh.shell.ports import Store
+
+ALICE: Owner = (CacheScope.USER, "alice")
+
+
+class Line(StoreLine):
+    """A line with a lock and a log of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self.lock = threading.Lock()
+        self.heard: list[tuple[str, CacheError]] = []
+        super().__init__(store, self.lock, lambda key, error: self.heard.append((key, error)))
+
+    def ask(self, operation: str, key: str | None = "k", owner: Owner | None = GLOBAL_OWNER, value: object = None) -> StoreCall:
+        entry = None
+        if operation == "write":
+            assert owner is not None
+            assert key is not None
+            entry = an_entry(owner=owner, key=key, value=value)
+        with self.lock:
+            return self.append(StoreCall(operation, owner, key, entry))
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._waiting or self._unfinished or self._last or self._doubts or self._tasks)
+
+
+# Whatever happens: a read never shows what the line has heard removed or overwritten
+
+Fault = Literal["none", "raise", "raise late", "hang", "hang late"]
+
+
+class Step(Struct, frozen=True):
+    operation: str
+    owner: Owner | None
+    key: str | None
+    takes_s: float
+    fault: Fault
+    then_s: float
+    kick: bool
+    cancel: bool
+
+
+class ScriptedStore(MemoryStore):
+    """Each call takes a while and may fail, before or after it has acted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.script: list[tuple[float, Fault]] = []
+
+    async def _act(self, act: Any) -> Any:  # noqa: ANN401
+        takes_s, fault = self.script.pop() if self.script else (0.0, "none")
+        if takes_s:
+            await asyncio.sleep(takes_s)
+        if fault == "raise":
+            raise OSError
+        if fault == "hang":
+            await asyncio.get_running_loop().create_future()
+        answer = await act
+        if fault == "raise late":
+            raise OSError
+        if fault == "hang late":
+            await asyncio.get_running_loop().create_future()
+        return answer
+
+    async def _do(self, act: Any) -> Any:  # noqa: ANN401
+        try:
+            return await self._act(act)
+        finally:
+            act.close()
+
+    async def read(self, owner: Owner, key: str) -> StoredEntry | None:
+        found: StoredEntry | None = await self._do(super().read(owner, key))
+        return found
+
+    async def write(self, entry: StoredEntry) -> None:
+        await self._do(super().write(entry))
+
+    async def delete(self, owner: Owner, key: str) -> None:
+        await self._do(super().delete(owner, key))
+
+    async def clear_partition(self, owner: Owner) -> None:
+        await self._do(super().clear_partition(owner))
+
+    async def clear(self) -> None:
+        await self._do(super().clear())
+
+
+def steps(faults: tuple[Fault, ...], *, cancels: bool) -> st.SearchStrategy[list[Step]]:
+    places = st.sampled_from(
+        [
+            *(("read", owner, key) for owner in (GLOBAL_OWNER, ALICE) for key in "ab") ,
+            *(("write", owner, key) for owner in (GLOBAL_OWNER, ALICE) for key in "ab"),
+            *(("delete", owner, key) for owner in (GLOBAL_OWNER, ALICE) for key in "ab"),
+            ("clear", GLOBAL_OWNER, None),
+            ("clear", ALICE, None),
+            ("clear", None, None),
+        ]
+    )
+    step = st.builds(
+        lambda place, takes_s, fault, then_s, kick, cancel: Step(*place, takes_s, fault, then_s, kick, cancel),
+        places,
+        st.sampled_from([0.0, 0.1, 0.5]),
+        st.sampled_from(faults),
+        st.sampled_from([0.0, 0.0, 0.2, 1.1, 2.5]),
+        st.booleans(),
+        st.booleans() if cancels else st.just(False),  # noqa: FBT003
+    )
+    return st.lists(step, max_size=25)
+
+
+def play(story: list[Step], *, strict: bool) -> None:
+    """Tell the line `story`, and hold what it reads against a dict."""
+    store = ScriptedStore()
+    line = Line(store)
+    store.script = [(step.takes_s, step.fault) for step in reversed(story)]
+    model: dict[tuple[Owner, str], int] = {}
+    reads: list[tuple[StoreCall, int | None]] = []
+
+    async def tell() -> None:
+        drains: list[asyncio.Task[None]] = []
+        for number, step in enumerate(story):
+            call = line.ask(step.operation, step.key, step.owner, number)
+            if step.operation == "read":
+                reads.append((call, model.get((step.owner, step.key))))  # type: ignore[arg-type]
+            elif step.operation == "write":
+                model[step.owner, step.key] = number  # type: ignore[index]
+            else:
+                for place in list(model):
+                    if (step.owner is None or place[0] == step.owner) and (step.key is None or place[1] == step.key):
+                        del model[place]
+            if step.kick:
+                drains.append(asyncio.ensure_future(line.drain()))
+            if step.cancel and drains:
+                drains[-1].cancel()
+            await asyncio.sleep(step.then_s)
+        store.script.clear()
+        for _ in range(4):
+            await line.drain()
+            await asyncio.sleep(TIMEOUT_S + COOL_DOWN_S)
+        await asyncio.gather(*drains, return_exceptions=True)
+        for place, number in model.items():
+            reads.append((line.ask("read", place[1], place[0]), number))
+        await line.drain()
+
+    run(tell())
+
+    for call, expected in reads:
+        entry = call.done.result(0)
+        found = None if entry is None else entry.value
+        assert found == expected if strict else found in (None, expected), (call.operation, call.owner, call.key)
+    for place, kept in store._entries.items():  # noqa: SLF001
+        assert model.get(place) == kept.value, f"stale: {place}"
+    assert line.is_empty
+
+
+@given(steps(("none",), cancels=True))
+@settings(max_examples=150, deadline=None)
+def test_reads_and_changes_are_those_of_a_dict(story: list[Step]) -> None:
+    play(story, strict=True)
+
+
+@given(steps(("none", "none", "raise", "raise late", "hang", "hang late"), cancels=True))
+@settings(max_examples=300, deadline=None)
+def test_whatever_fails_nothing_stale_is_ever_read(story: list[Step]) -> None:
+    play(story, strict=False)
+
+
+# Order
+
+
+def test_calls_on_different_keys_run_at_the_same_time() -> None:
+    store = FaultyStore()
+    line = Line(store)
+    store.faults["read"] = HANG
+
+    async def main() -> None:
+        calls = [line.ask("read", str(number)) for number in range(50)]
+        drain = asyncio.ensure_future(line.drain())
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        await loop.settle()
+        assert store.hanging == 50
+        await drain
+        assert all(call.is_over for call in calls)
+
+    run(main())
+    assert line.is_empty
+
+
+def test_one_owner_that_is_cleared_does_not_wait_for_another() -> None:
+    store = FaultyStore()
+    line = Line(store)
+    store.faults["read"] = HANG
+
+    async def main() -> None:
+        line.ask("read")
+        drain = asyncio.ensure_future(line.drain())
+        await asyncio.sleep(0.1)
+        clearing = line.ask("clear", None, ALICE)
+        await asyncio.gather(line.drain())
+        assert clearing.is_over
+        assert store.hanging == 1
+        await drain
+
+    run(main())
+
+
+def test_a_store_that_cannot_be_cancelled_is_left_behind() -> None:
+    clock = VirtualClock()
+    waits: list[float] = []
+
+    class Stubborn(MemoryStore):
+        async def read(self, owner: Owner, key: str) -> StoredEntry | None:  # noqa: ARG002 (it answers nothing)
+            for _ in range(5):
+                try:
+                    await asyncio.sleep(10)
+                except asyncio.CancelledError:
+                    waits.append(clock())
+            return None
+
+    line = Line(Stubborn())
+
+    async def main() -> None:
+        call = line.ask("read")
+        await line.drain()
+        assert call.is_over
+        assert clock() == TIMEOUT_S
+        await asyncio.sleep(100)
+
+    run(main(), clock=clock)
+    assert waits == [TIMEOUT_S]
+    assert [str(error) for _, error in line.heard] == ["StoreFailed('read', TimeoutError)"]
+
+
+def test_a_writing_that_comes_through_after_it_was_given_up_is_not_believed() -> None:
+    store = MemoryStore()
+
+    class Late(MemoryStore):
+        async def read(self, owner: Owner, key: str) -> StoredEntry | None:
+            return await store.read(owner, key)
+
+        async def delete(self, owner: Owner, key: str) -> None:
+            await store.delete(owner, key)
+
+        async def write(self, entry: StoredEntry) -> None:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                await asyncio.sleep(10)
+            await store.write(entry)
+
+    line = Line(Late())
+
+    async def main() -> None:
+        line.ask("write", value="late")
+        await line.drain()
+        await asyncio.sleep(2)
+        line.ask("delete")
+        await line.drain()
+        await asyncio.sleep(20)
+        assert await store.read(GLOBAL_OWNER, "k") is not None
+        read = line.ask("read")
+        await line.drain()
+        assert read.done.result(0) is None
+        assert await store.read(GLOBAL_OWNER, "k") is None
+
+    run(main())
+    assert line.is_empty
+
+
+# Loops that end
+
+
+def test_a_cancelled_drain_leaves_its_calls_to_their_tasks() -> None:
+    line = Line(MemoryStore())
+
+    async def main() -> None:
+        call = line.ask("write", value=1)
+        drain = asyncio.ensure_future(line.drain())
+        await asyncio.sleep(0)
+        drain.cancel()
+        await asyncio.sleep(0.1)
+        assert call.is_over
+
+    run(main())
+    assert line.is_empty
+
+
+def test_a_waiter_that_is_cancelled_cancels_no_call() -> None:
+    store = FaultyStore()
+    line = Line(store)
+
+    async def main() -> None:
+        call = line.ask("write", value=1)
+        waiter = asyncio.wrap_future(call.done)
+        waiter.cancel()
+        await line.drain()
+        assert call.done.result(0) is None
+
+    run(main())
+    assert len(store) == 1
+
+
+@pytest.mark.parametrize("operation", ["read", "write", "delete", "clear"])
+def test_a_loop_that_ends_takes_its_calls_with_it_and_no_others(operation: str) -> None:
+    """What it did not get to change is doubted; nobody waits for ever."""
+    store = FaultyStore()
+    line = Line(store)
+    asyncio.run(store.write(an_entry(value="old")))
+    store.faults = dict.fromkeys(("read", "write", "delete", "clear_partition"), HANG)
+
+    async def ends() -> StoreCall:
+        call = line.ask(operation, None if operation == "clear" else "k")
+        drain = asyncio.ensure_future(line.drain())
+        await asyncio.sleep(0.01)
+        assert not drain.done()
+        return call
+
+    async def goes_on() -> StoreCall:
+        call = line.ask("read")
+        await line.drain()
+        return call
+
+    ended = run(ends())
+    assert ended.is_over
+    assert line.heard == []
+    store.faults.clear()
+    found = run(goes_on()).done.result(0)
+
+    assert found is None or (operation == "read" and found.value == "old")
+    assert line.is_empty
+
+
+def test_a_loop_that_is_closed_over_a_call_lets_nobody_wait() -> None:
+    store = FaultyStore()
+    line = Line(store)
+    store.faults["write"] = HANG
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> StoreCall:
+        call = line.ask("write", value=1)
+        task = asyncio.ensure_future(line.drain())
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (it is)
+        await asyncio.sleep(0.001)
+        for each in line._tasks:  # noqa: SLF001
+            each._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+        return call
+
+    call = loop.run_until_complete(begin())
+    loop.close()
+    line._tasks.clear()  # noqa: SLF001
+    del loop
+    gc.collect()
+    store.faults.clear()
+
+    assert call.done.result(0) is None
+    asyncio.run(line.drain())
+    assert "delete" in [each[0] for each in store.calls]
+
+
+def test_calls_of_no_loop_are_made_by_the_next_one_that_comes() -> None:
+    """`invalidate` may be called where no event loop runs."""
+    line = Line(store := FaultyStore())
+
+    call = line.ask("delete")
+    assert line.has_work
+    asyncio.run(line.drain())
+
+    assert call.is_over
+    assert store.calls == [("delete", GLOBAL_OWNER, "k")]
+
+
+def test_calls_that_nobody_makes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_line, "MOST_DOUBTS", 100)
+    store = FaultyStore()
+    line = Line(store)
+    asyncio.run(store.write(an_entry(key="999")))
+
+    for number in range(1_000):
+        line.ask("delete", str(number))
+    assert len(line._waiting) == 100  # noqa: SLF001
+    asyncio.run(line.drain())
+
+    assert len(store) == 0
+    assert line.is_empty
+
+
+def test_two_loops_do_not_make_each_others_calls() -> None:
+    line = Line(store := FaultyStore())
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    made_in: list[object] = []
+    read = store.read
+
+    async def noting(owner: Owner, key: str) -> StoredEntry | None:
+        made_in.append((key, asyncio.get_running_loop()))
+        return await read(owner, key)
+
+    store.read = noting  # type: ignore[method-assign]
+
+    async def ask(key: str) -> StoreCall:
+        return line.ask("read", key)
+
+    async def drain() -> None:
+        await line.drain()
+
+    calls = [loop.run_until_complete(ask(str(number))) for number, loop in enumerate(loops)]
+    for loop in loops:
+        loop.run_until_complete(drain())
+        loop.close()
+
+    assert made_in == [("0", loops[0]), ("1", loops[1])]
+    assert all(call.is_over for call in calls)
+
+
+def test_many_doubts_become_one() -> None:
+    """A store that is down for long costs a bounded memory."""
+    line = Line(store := FaultyStore())
+    store.faults["delete"] = OSError()
+
+    async def main() -> None:
+        for number in range(store_line.MOST_DOUBTS + 10):
+            line.ask("delete", str(number))
+            if number % 1_000 == 0:
+                await line.drain()
+        await line.drain()
+        assert len(line._doubts._numbers) <= store_line.MOST_DOUBTS + 1  # noqa: SLF001
+        store.faults.clear()
+        await asyncio.sleep(COOL_DOWN_S + TIMEOUT_S)
+        await line.drain()
+
+    run(main())
+    assert line.is_empty
+    assert ("clear", None, None) in store.calls
+
+
+def test_a_logger_that_raises_leaves_no_call_open() -> None:
+    store = FaultyStore()
+    store.faults = {"read": OSError(), "write": HANG}
+    lock = threading.Lock()
+
+    def report(key: str, error: CacheError) -> None:
+        raise LookupError(key, error)
+
+    line = StoreLine(store, lock, report)
+
+    async def main() -> Iterator[StoreCall]:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # noqa: ARG005
+        calls = [StoreCall("read", GLOBAL_OWNER, "a"), StoreCall("write", GLOBAL_OWNER, "b", an_entry(key="b"))]
+        with lock:
+            for call in calls:
+                line.append(call)
+        await line.drain()
+        return iter(calls)
+
+    assert all(call.is_over for call in run(main()))
+
+
+def test_a_failed_call_is_reported_once() -> None:
+    line = Line(store := FaultyStore())
+    store.faults["read"] = OSError("disk")
+
+    async def main() -> None:
+        line.ask("read")
+        await line.drain()
+
+    run(main())
+    assert line.heard == [("k", StoreFailed("read", OSError("disk")))]
