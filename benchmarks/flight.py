@@ -1,4 +1,4 @@
-"""Ten thousand callers of one key at once, while its fetch takes a millisecond: how often is it fetched, and what does it cost?
+"""Ten thousand callers of one key at once, while its fetch takes a millisecond: the number of fetches, and the cost.
 
 The floor is a bare shared Future under the same gather. Peers are shown with what they got wrong.
 """
@@ -7,15 +7,16 @@ The floor is a bare shared Future under the same gather. Peers are shown with wh
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
 
 from returns.result import Result, Success
 
 from benchmarks import floors, leader
 from benchmarks.floors import KEY, TTL_S, Call, Fetch
 from benchmarks.harness import Contender, race
-from benchmarks.peers import installed
+from benchmarks.peers import Peer, installed
 from benchmarks.processes import forked
 from benchmarks.table import Table
 
@@ -25,7 +26,7 @@ MOST: Final = 1.5
 FETCH_S: Final = 0.001
 GIVE_UP_S: Final = 20
 
-Make = Callable[[Fetch], Awaitable[Call]]
+Make = Callable[[Fetch], Coroutine[Any, Any, Call]]
 
 
 class Crowd:
@@ -82,7 +83,7 @@ def tables() -> list[Table]:
     get = Crowd("cache.get(key, fetch, policy=, ttl=)", lambda fetch: _ours(fetch, "get"), Success(1))
     decorated = Crowd("@cached(cache) on one str", lambda fetch: _ours(fetch, "decorated"), Success(1))
     found, notes = installed()
-    peers = [Crowd(peer.name, lambda fetch, peer=peer: peer.make(fetch, 1024)) for peer in found]
+    peers = [Crowd(peer.name, partial(_peer, peer)) for peer in found]
     crowds = [floor, get, decorated, *peers]
     race([crowd.contender for crowd in crowds], rounds=ROUNDS, count=CALLERS)
 
@@ -106,6 +107,10 @@ def tables() -> list[Table]:
             reached=right and over <= MOST if crowd is get else None,
         )
     return [table, leader.table([(c.contender.name, c.make, c.answer) for c in crowds], get.contender.name)]
+
+
+def _peer(peer: Peer, fetch: Fetch) -> Coroutine[Any, Any, Call]:
+    return peer.make(fetch, 1024)
 
 
 async def _floor(fetch: Fetch) -> Call:

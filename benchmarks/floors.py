@@ -69,7 +69,7 @@ def unbounded_miss(fetch: Fetch) -> Call:
 
 
 def shared_future(fetch: Fetch) -> Call:
-    """The first caller fetches inline, all others await its one bare Future: fast, and lost when the first is cancelled."""
+    """The first caller fetches inline, all others await its bare Future: fast, and lost when the first is cancelled."""
     under_way: dict[str, asyncio.Future[object]] = {}
 
     async def get(key: str) -> object:

@@ -1,7 +1,7 @@
 """A task that asks to be woken every millisecond, and remembers the longest it was kept waiting.
 
-A gap is from one waking to the next, with nothing subtracted. Beside the gap on the wall clock stand the share that this
-thread was computing (the rest is other processes' doing) and the share that Python's collector took.
+A gap is from one waking to the next, with nothing subtracted. Beside the gap on the wall clock stand the share in which
+this thread was computing (the rest is other processes' doing) and the share that Python's collector took.
 """
 
 import asyncio

@@ -74,13 +74,15 @@ async def _dict(_entries: int) -> Put:
 async def _cachebox(entries: int) -> Put:
     import cachebox
 
-    return _awaitable(cachebox.TTLCache(entries * 2, TTL_S).insert)
+    cache: Any = cachebox.TTLCache(entries * 2, TTL_S)
+    return _awaitable(cache.insert)
 
 
 async def _moka(entries: int) -> Put:
     import moka_py
 
-    return _awaitable(moka_py.Moka(entries * 2, ttl=TTL_S).set)
+    cache: Any = moka_py.Moka(entries * 2, ttl=TTL_S)
+    return _awaitable(cache.set)
 
 
 async def _theine(entries: int) -> Put:

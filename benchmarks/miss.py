@@ -7,15 +7,16 @@ Each sample is a new cache in a new event loop in a fork of its own.
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, Final
 
 from returns.result import Result, Success
 
 from benchmarks import floors
 from benchmarks.floors import TTL_S, Call
 from benchmarks.harness import Contender, race
-from benchmarks.peers import ASYNC_LRU, installed, trivial
+from benchmarks.peers import ASYNC_LRU, Peer, installed, trivial
 from benchmarks.processes import forked
 from benchmarks.table import Table
 
@@ -24,7 +25,7 @@ ROUNDS: Final = 11
 MOST: Final = 1.0 if sys.version_info < (3, 12) else 1 / 3
 """Of async-lru's time: an eager task, which 3.12 brought, saves a trip through the event loop."""
 
-Make = Callable[[], Awaitable[Call]]
+Make = Callable[[], Coroutine[Any, Any, Call]]
 
 
 def tables() -> list[Table]:
@@ -37,7 +38,7 @@ def table(size: int) -> Table:
     get = Contender("cache.get(key, fetch, policy=, ttl=)", _sample(lambda: _ours(size, "get")))
     decorated = Contender("@cached(cache) on one str", _sample(lambda: _ours(size, "decorated")))
     found, notes = installed()
-    peers = [Contender(peer.name, _sample(lambda peer=peer: peer.make(trivial(), size))) for peer in found]
+    peers = [Contender(peer.name, _sample(partial(_peer, peer, size))) for peer in found]
     race([floor, get, decorated, *peers], rounds=ROUNDS, count=KEYS)
 
     room = "with room for all" if size >= KEYS else "evicting"
@@ -73,6 +74,10 @@ def _sample(make: Make) -> Callable[[int], int]:
         return time.perf_counter_ns() - started
 
     return forked(lambda n: asyncio.run(run(n)))
+
+
+def _peer(peer: Peer, size: int) -> Coroutine[Any, Any, Call]:
+    return peer.make(trivial(), size)
 
 
 async def _floor() -> Call:

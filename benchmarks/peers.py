@@ -5,18 +5,18 @@ A peer that is not installed is left out and named under the table. Nothing here
 # ruff: noqa: PLC0415  (a peer is imported where it is used: a missing one must not take the others with it)
 
 import importlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 from benchmarks.floors import TTL_S, Call, Fetch
 
-Make = Callable[[Fetch, int], Awaitable[Call]]
+Make = Callable[[Fetch, int], Coroutine[Any, Any, Call]]
 
 
 def trivial() -> Fetch:
-    """A fetch that costs nothing. Each peer gets a function of its own: some key their caches by it, or by the name `k`."""
+    """A fetch that costs nothing, a new function for each peer: some key their caches by it, or by the name `k`."""
 
     async def fetch(k: str) -> object:
         del k

@@ -1,7 +1,7 @@
 """Measurements in a process of their own, so that what one contender leaves behind does not weigh on the next.
 
-Some peers leave threads, timers and tens of thousands of objects after every event loop; in one process the floor itself
-became three times as slow over a dozen rounds.
+Some peers leave threads, timers and tens of thousands of objects behind; in one process the floor itself became three
+times as slow over a dozen rounds.
 """
 
 import gc

@@ -22,7 +22,7 @@ def main() -> None:
     """Run the command line; without its packages, say in one line what to install."""
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
-        print(f"cachemesh: {', '.join(missing)} not found; run: pip install 'cachemesh[demo]'", file=sys.stderr)
+        sys.stderr.write(f"cachemesh: {', '.join(missing)} not found; run: pip install 'cachemesh[demo]'\n")
         sys.exit(USAGE_ERROR)
 
     command_line()(prog_name="cachemesh")

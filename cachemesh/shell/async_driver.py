@@ -54,14 +54,13 @@ class AsyncDomain:
                 raise
         return self.told(boarding)
 
-    @staticmethod
-    def told(boarding: Boarding) -> Answer | None:
+    def told(self, boarding: Boarding) -> Answer | None:
         """What a flight that is over brings to one of its callers. None: ask again."""
         live = boarding.live
         if boarding.leads and live.crash is not None:
             crash, live.crash = live.crash, None
             raise crash
-        return live.told(falls_back=boarding.falls_back)
+        return self._runtime.told(boarding)
 
     def _leave(self, boarding: Boarding) -> None:
         """A caller was cancelled. The flight goes on for the others, and ends with the last one."""

@@ -69,6 +69,7 @@ class Watch(Watching, Generic[T, E]):
         def close() -> None:
             unwatch()
             updates.mailbox.end()
+            updates.mailbox.ring()
 
         self._close = close
         return updates

@@ -17,6 +17,7 @@ from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
+from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.eviction import MAX_VISITS
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, settings_of
 from cachemesh.shell.live import Boarding
@@ -142,7 +143,7 @@ class Cache(Face):
             return Failure(NoTokenKeeper(key))
         answer = self._get(
             key,
-            _Authenticated(self._keeper, fetch),
+            AuthenticatedFetch(self._keeper, fetch),
             policy,
             ttl,
             retry,
@@ -346,16 +347,3 @@ def _loop_is_gone(runtime: weakref.ref[Runtime], domain_id: int) -> None:
     alive = runtime()
     if alive is not None:
         alive.dispatch(commands.DomainClosed(domain_id))
-
-
-class _Authenticated:
-    """A fetcher that runs `fetch` with the keeper's token."""
-
-    __slots__ = ("_fetch", "_keeper")
-
-    def __init__(self, keeper: TokenKeeperAdapter, fetch: Callable[[str], Awaitable[Any]]) -> None:
-        self._keeper = keeper
-        self._fetch = fetch
-
-    def __call__(self) -> Awaitable[Any]:
-        return self._keeper.with_valid_token(self._fetch)

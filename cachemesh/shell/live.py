@@ -8,11 +8,8 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from msgspec import Struct
-from returns.result import Failure
-
 from cachemesh.core.model import Ancestor
-from cachemesh.errors import FetchCancelled
-from cachemesh.shell.outcomes import Answer, with_traceback
+from cachemesh.shell.outcomes import Answer
 
 from cachemesh.core.commands import Get, Refresh
 from cachemesh.core.policies import CachePolicy
@@ -63,8 +60,6 @@ class LiveFlight:
     handle: Any = None
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
-    retry_is_spent = False
-    """The attempt has refreshed its token already; a failure of it is final."""
     wish: Wish | None = None
     """Who wishes the very same is sure to join this flight, without changing it: see `Runtime.alike`."""
 
@@ -92,17 +87,6 @@ class LiveFlight:
         me = Ancestor(self.flight_id, self.owner, self.asked.key)
         within = self.asked.within
         return (*within, me) if within and not self.is_background else (me,)
-
-    def told(self, *, falls_back: bool) -> Answer | None:
-        """What one of those who waited is answered. None: ask again."""
-        answer = self.answer
-        if answer is None:
-            return None if self.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(self.key))
-        if type(answer) is Failure:
-            if falls_back and self.fallback is not None:
-                return self.fallback
-            return with_traceback(answer, self.traceback)
-        return answer
 
 
 @final

@@ -28,11 +28,13 @@ from cachemesh.errors import (
     CacheClosed,
     CacheExpired,
     CacheMiss,
+    FetchCancelled,
     NoActiveUser,
     ReentrantFetch,
     StoreFailed,
     UndecodableEntry,
 )
+from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.live import WITHIN, Boarding, LiveFlight, Phase, Wish
@@ -96,6 +98,7 @@ class Runtime:
         self._order = S3Fifo(settings.max_entries)
         self._max_entries = settings.max_entries
         self._watches = WatchTable()
+        self._unrung: deque[Mailbox] = deque()
         self._remembered: deque[tuple[Owner, str]] = deque()
         self.reads_plainly = logger is None and clock is None
         """Whether a hit needs nothing but the table and `time.monotonic`."""
@@ -182,6 +185,20 @@ class Runtime:
         live = self.lives.get(command.flight_id)
         return live if live is not None and live.is_background else None
 
+    def told(self, boarding: Boarding) -> Answer | None:
+        """What a flight that is over brings to one of those who waited. None: ask again."""
+        live = boarding.live
+        answer = live.answer
+        if answer is None:
+            return None if live.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(live.key))
+        if type(answer) is not Failure:
+            return answer
+        if boarding.falls_back and live.fallback is not None:
+            if self.logger is not None:
+                self.tell("on_hit", shown_key(live.owner, live.key))
+            return live.fallback
+        return with_traceback(answer, live.traceback)
+
     def asked_again(self, command: commands.Get | commands.Refresh) -> commands.Get:
         """`command`, now that the store has been asked. Only a get ever asks it."""
         assert isinstance(command, commands.Get)
@@ -238,7 +255,9 @@ class Runtime:
 
     def _would_retry(self, live: LiveFlight, error: object) -> bool:
         flight = self.state.flights.get(live.flight_id)
-        if flight is None or flight.attempt >= flight.retry.max_attempts or live.retry_is_spent:
+        if flight is None or flight.attempt >= flight.retry.max_attempts:
+            return False
+        if isinstance(live.fetch, AuthenticatedFetch) and live.fetch.is_spent:
             return False
         retry_when = live.options.retry_when
         if retry_when is None:
@@ -274,6 +293,8 @@ class Runtime:
             ordered = self._commit(command)
         finally:
             self.lock.release()
+        if self._unrung:
+            self._ring()
         if self.logger is not None:
             self._perform(ordered, command)
         return ordered
@@ -326,8 +347,7 @@ class Runtime:
         if self.alike:
             self._struck_off(owner, key)
         if self._watches.boxes:
-            for mailbox in self._watches.watching(owner, key):
-                mailbox.post(entry.answer)
+            self._announce(owner, key, entry.answer)
         if self.line is not None:
             offset = self.time.epoch_offset
             self.lives[effect.flight_id].store_call = self._write(
@@ -382,26 +402,38 @@ class Runtime:
 
     def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
         if effect.notify:
-            for mailbox in self._watches.watching(effect.owner, effect.key):
-                mailbox.post(effect.answer)
+            self._announce(effect.owner, effect.key, effect.answer)
 
     def _commit_drop(self, effect: effects.Drop) -> None:
         self._struck_off(effect.owner, effect.key)
         self._call_store("delete", effect.owner, effect.key)
         if effect.existed or self.line is not None:
-            for mailbox in self._watches.watching(effect.owner, effect.key):
-                mailbox.post(Failure(CacheMiss(effect.key)))
+            self._announce(effect.owner, effect.key, Failure(CacheMiss(effect.key)))
 
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
         self._call_store("clear", effect.owner, None)
         for key in effect.keys:
-            for mailbox in self._watches.watching(effect.owner, key):
-                mailbox.post(Failure(CacheMiss(key)))
+            self._announce(effect.owner, key, Failure(CacheMiss(key)))
         if effect.ends and effect.owner[0] is CacheScope.USER:
             for mailbox in self._watches.leave(effect.owner):
                 mailbox.end()
+                self._unrung.append(mailbox)
+
+    def _announce(self, owner: Owner, key: str, answer: Answer) -> None:
+        for mailbox in self._watches.watching(owner, key):
+            mailbox.post(answer)
+            self._unrung.append(mailbox)
+
+    def _ring(self) -> None:
+        """Tell watchers that there is news for them, the lock released."""
+        while True:
+            try:
+                mailbox = self._unrung.popleft()
+            except IndexError:  # Another thread was faster.
+                return
+            mailbox.ring()
 
     def _commit_clear_store(self, effect: effects.ClearStore) -> None:
         del effect
@@ -442,7 +474,7 @@ class Runtime:
         with self.lock:
             if self.is_closed:
                 mailbox.end()
-                return _nothing
+                return lambda: None
             token = self._watches.add(owners, key, mailbox, keep=keep)
         runtime = weakref.ref(self)
 
@@ -476,6 +508,8 @@ class Runtime:
             ended = self._watches.end_all()
         for mailbox in ended:
             mailbox.end()
+            mailbox.ring()
+        self._ring()
         return left
 
     # The logger
@@ -600,7 +634,3 @@ def _visit(resident: Any) -> None:  # noqa: ANN401 (an Entry to the core, a Resi
 
 def _is_entry_of(stored: object, owner: Owner, key: str) -> bool:
     return isinstance(stored, StoredEntry) and stored.owner == owner and stored.key == key
-
-
-def _nothing() -> None:
-    """There is nothing to stop."""

@@ -116,6 +116,12 @@ class StoreLine:
 
     def append(self, call: StoreCall) -> StoreCall:
         """Queue `call`. The runtime's lock is held."""
+        if call.operation == "delete" and len(self._waiting) >= MOST_DOUBTS:
+            # Nobody makes the calls: this cache is used where no event loop runs.
+            call.number = next(self._numbers)
+            self._doubts.add(call, call.number)
+            call.done.set_result(None)
+            return call
         for doubted in self._doubts.wide_about(call):
             clearing = self._last.get((doubted, None))
             if clearing is None or clearing.number < self._doubts.number(doubted, None):
@@ -125,12 +131,6 @@ class StoreLine:
             self._homes.add(loop)
             if call.operation in AWAITED:
                 call.home = weakref.ref(loop)
-        if call.operation == "delete" and len(self._waiting) >= MOST_DOUBTS:
-            # Nobody makes the calls: this cache is used where no event loop runs.
-            call.number = next(self._numbers)
-            self._doubts.add(call, call.number)
-            call.done.set_result(None)
-            return call
         self._line_up(call)
         return call
 
@@ -195,12 +195,15 @@ class StoreLine:
 
     async def _make_all(self, calls: Iterable[StoreCall], awaited: Iterable[StoreCall], loop: Loop) -> None:
         for call in calls:
-            # In a task of its own: a store that does not let itself be cancelled is left behind in it.
-            task = loop.create_task(self._make(call))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(call, loop)
         for call in awaited:
             await self._until_over(call, loop)
+
+    def _start(self, call: StoreCall, loop: Loop) -> None:
+        """Make `call` in a task of its own: a store that does not let itself be cancelled is left behind in it."""
+        task = loop.create_task(self._make(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _until_over(self, call: StoreCall, loop: Loop) -> None:
         if call.is_over:
@@ -398,7 +401,7 @@ class Doubts:
 
     def some(self, most: int) -> list[tuple[Owner | None, str | None]]:
         """A few of the places that are doubted, the widest first."""
-        return sorted(list(self._numbers), key=_narrowness)[:most]
+        return sorted(self._numbers.copy(), key=_narrowness)[:most]
 
     def add(self, call: StoreCall, number: int) -> None:
         """`call` may not have been made, or too late. Not having read leaves no doubt."""
@@ -432,11 +435,13 @@ def damage_of(found: object, call: StoreCall) -> str | None:
         instants = (found.created_at,) if found.expires_at is None else (found.created_at, found.expires_at)
         if not all(abs(instant) < LAST_INSTANT for instant in instants):
             return "an impossible instant"
+        if type(found.is_failure) is not bool:
+            return "a damaged field: is_failure"
         if found.ttl_s is not None and not (isfinite(found.ttl_s) and found.ttl_s >= 0):
             return "an impossible ttl"
     except Exception as error:  # noqa: BLE001 (whatever a damaged field does when it is looked at)
         return f"a damaged field: {type(error).__name__}"
-    return None if found.is_failure is True or found.is_failure is False else "a damaged field: is_failure"
+    return None
 
 
 def shown_key(call: StoreCall) -> str:

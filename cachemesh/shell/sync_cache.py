@@ -13,6 +13,7 @@ from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
+from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.eviction import MAX_VISITS
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, settings_of
 from cachemesh.shell.live import Boarding
@@ -128,7 +129,7 @@ class SyncCache(Face):
             return Failure(NoTokenKeeper(key))
         return self._get(
             key,
-            _Authenticated(self._keeper, fetch),
+            AuthenticatedFetch(self._keeper, fetch),
             policy,
             ttl,
             retry,
@@ -273,16 +274,3 @@ class SyncCache(Face):
 
     def _after_order(self) -> None:
         self._domain.flush()
-
-
-class _Authenticated:
-    """A fetcher that runs `fetch` with the keeper's token."""
-
-    __slots__ = ("_fetch", "_keeper")
-
-    def __init__(self, keeper: SyncTokenKeeperAdapter, fetch: Callable[[str], Any]) -> None:
-        self._keeper = keeper
-        self._fetch = fetch
-
-    def __call__(self) -> Any:  # noqa: ANN401 (the Result of the fetcher's own types)
-        return self._keeper.with_valid_token(self._fetch)

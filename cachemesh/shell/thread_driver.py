@@ -44,7 +44,7 @@ class ThreadDomain:
             self._load(live)
         else:
             self._fly(live)
-        return live.told(falls_back=boarding.falls_back)
+        return self._runtime.told(boarding)
 
     def _wait_for(self, live: LiveFlight) -> None:
         waiter = threading.Lock()

@@ -30,7 +30,7 @@ ENDED: Final = Silence.ENDED
 
 
 class Mailbox:
-    """The newest news of a key for one watcher. `ring` is called after each change; it must not run user code."""
+    """The newest news of a key for one watcher. Who posts or ends rings as well, holding no lock."""
 
     __slots__ = ("__weakref__", "_ended", "_latest", "_lock", "ring")
 
@@ -45,12 +45,10 @@ class Mailbox:
             if self._ended:
                 return
             self._latest = answer
-        self.ring()
 
     def end(self) -> None:
         with self._lock:
             self._ended = True
-        self.ring()
 
     @property
     def has_news(self) -> bool:
@@ -211,6 +209,7 @@ class Watching:
             return self._runtime.watch(self._owners, self._key, mailbox, keep=keep)
         mailbox.post(Failure(self._unseen))
         mailbox.end()
+        mailbox.ring()
         return _nothing_to_stop
 
     def _subscribe(

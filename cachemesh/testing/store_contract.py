@@ -87,7 +87,11 @@ OWNERS: Final[tuple[Owner, ...]] = (
 )
 
 JSON_VALUES: Final[SearchStrategy[Any]] = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=5,
 )
@@ -188,7 +192,26 @@ class StoreContract:
 
     @pytest.mark.parametrize(
         "value",
-        [None, False, True, 0, 1, -1, 2**53, 0.1, 1e-300, "", "null", "\0", "\u00e9", [], {}, [None], {"": None}, [[], {}]],
+        [
+            None,
+            False,
+            True,
+            0,
+            1,
+            -1,
+            2**53,
+            0.1,
+            1e-300,
+            "",
+            "null",
+            "\0",
+            "\u00e9",
+            [],
+            {},
+            [None],
+            {"": None},
+            [[], {}],
+        ],
         ids=repr,
     )
     @pytest.mark.parametrize("is_failure", [False, True], ids=["success", "failure"])
@@ -371,7 +394,9 @@ class StoreContract:
 
     def test_concurrent_writings_of_many_keys_are_all_kept(self) -> None:
         async def act(store: Store) -> None:
-            entries = [an_entry(owner=owner, key=f"k{number}", value=number) for owner in OWNERS for number in range(50)]
+            entries = [
+                an_entry(owner=owner, key=f"k{number}", value=number) for owner in OWNERS for number in range(50)
+            ]
             await asyncio.gather(*(store.write(entry) for entry in entries))
             found = await asyncio.gather(*(store.read(entry.owner, entry.key) for entry in entries))
             assert found == entries
@@ -380,7 +405,9 @@ class StoreContract:
 
     def test_concurrent_writings_of_one_key_leave_one_of_them_whole(self) -> None:
         async def act(store: Store) -> None:
-            entries = [an_entry(value=[number] * 100, created_at=float(number), ttl_s=float(number)) for number in range(50)]
+            entries = [
+                an_entry(value=[number] * 100, created_at=float(number), ttl_s=float(number)) for number in range(50)
+            ]
             reads = (store.read(GLOBAL_OWNER, "k") for _ in entries)
             pairs = zip(reads, (store.write(entry) for entry in entries), strict=True)
             seen = await asyncio.gather(*itertools.chain.from_iterable(pairs))
@@ -443,11 +470,15 @@ def shown(place: object) -> str:
     return text if len(text) < 60 else f"{text[:40]}... ({len(text)} characters)"  # noqa: PLR2004 (a line)
 
 
-def _machine(contract: StoreContract, loop: asyncio.AbstractEventLoop) -> type[RuleBasedStateMachine]:
+def _machine(  # noqa: C901 (a class with a rule for each method)
+    contract: StoreContract, loop: asyncio.AbstractEventLoop
+) -> type[RuleBasedStateMachine]:
     """A state machine on `contract`'s store, beside a dict that says what is right."""
     short = [text for text in contract.texts if len(text) < 100]  # noqa: PLR2004 (the long ones have a test of their own)
     names = st.sampled_from(short[:8]) | st.sampled_from(short)
-    owners = st.sampled_from(OWNERS) | st.builds(lambda scope, name: (scope, name), st.sampled_from([USER, SESSION]), names)
+    owners = st.sampled_from(OWNERS) | st.builds(
+        lambda scope, name: (scope, name), st.sampled_from([USER, SESSION]), names
+    )
 
     class StoreAgainstDict(RuleBasedStateMachine):
         used_owners = Bundle("used_owners")

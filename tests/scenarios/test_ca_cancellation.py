@@ -720,45 +720,80 @@ def test_ca9_many_loops_leave_nothing_behind() -> None:
     assert under_way(cache) == 0
 
 
-class Collecting:
-    """A value with whose death the collector comes by, as it may at any allocation."""
+COLLECTING = """
+    import asyncio, gc
+    from returns.result import Success
+    from cachemesh import *
 
-    def __del__(self) -> None:
-        gc.collect()
+    class Collecting:
+        # A value with whose death the collector comes by, as it may at any allocation.
+        def __del__(self):
+            gc.collect()
 
-
-@pytest.mark.parametrize("act", ["invalidate", "clear", "refresh", "end_session"])
-def test_ca9_collector_that_finds_a_dead_loop_amid_a_command(act: str) -> None:
-    """A loop in a cycle dies when the collector comes by, be it while the cache is busy with a command."""
-
-    def provoke() -> str:
-        cache = Cache()
-        loop = asyncio.new_event_loop()
-        loop.itself = loop  # type: ignore[attr-defined]  # a cycle
-        loop.run_until_complete(cache.get("k", async_collecting))
-        loop.close()
-        del loop
-        # Another loop takes its place, so that nothing but the cycle is left of the first.
-        asyncio.run(cache.get("other", async_value(1)))
-        if act == "invalidate":
-            cache.invalidate("k")
-        elif act == "clear":
-            cache.clear()
-        elif act == "end_session":
-            cache.end_session()
-        else:
-            asyncio.run(cache.refresh("k", async_value(1)))
-        return "done"
+    async def collecting(): return Success(Collecting())
+    async def one(): return Success(1)
 
     gc.disable()
-    try:
-        assert guarded(provoke, 3) == "done"
-    finally:
-        gc.enable()
+    cache = Cache(max_entries=2)
+    def leave_a_dead_loop():
+        loop = asyncio.new_event_loop()
+        loop.itself = loop  # a cycle
+        loop.run_until_complete(cache.get("k", collecting))
+        loop.close()
+    for act in ("invalidate", "clear", "end_session", "evict", "refresh"):
+        leave_a_dead_loop()
+        # Another loop takes its place, so that nothing but the cycle is left of the first.
+        asyncio.run(cache.get("other", one))
+        print(act, flush=True)
+        if act == "invalidate": cache.invalidate("k")
+        elif act == "clear": cache.clear()
+        elif act == "end_session": cache.end_session()
+        elif act == "evict":
+            for number in range(9): asyncio.run(cache.get(f"k{number}", one))
+        else: asyncio.run(cache.refresh("k", one))
+"""
 
 
-async def async_collecting() -> Answer:
-    return Success(Collecting())
+def test_ca9_collector_that_finds_a_dead_loop_amid_a_command() -> None:
+    """A loop in a cycle dies when the collector comes by, be it while the cache is busy with a command."""
+    assert python(COLLECTING, patience_s=5).split() == ["invalidate", "clear", "end_session", "evict", "refresh"]
+
+
+DESERTED = """
+    import asyncio, gc
+    from returns.result import Success
+    from cachemesh import *
+
+    class Collecting:
+        def __del__(self):
+            gc.collect()
+
+    async def collecting(): return Success(Collecting())
+    async def one(): return Success(1)
+    async def never(): await asyncio.get_running_loop().create_future()
+
+    gc.disable()
+    cache = Cache()
+    async def begin():
+        await cache.get("k", collecting)
+        task = asyncio.create_task(cache.get("hung", never))
+        await asyncio.sleep(0.01)
+        task._log_destroy_pending = False
+    def leave():
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        loop.run_until_complete(begin())
+        loop.close()
+    leave()
+    asyncio.run(cache.get("other", one))
+    asyncio.run(cache.refresh("k", one))
+    print("done")
+"""
+
+
+def test_ca9_caller_who_is_collected_amid_a_command() -> None:
+    """A caller whose loop is gone says farewell wherever the collector finds him."""
+    assert python(DESERTED, patience_s=5) == "done"
 
 
 @pytest.mark.parametrize("act", ["invalidate", "clear", "refresh", "evict"])
@@ -781,34 +816,6 @@ def test_ca9_value_that_uses_the_cache_as_it_dies(act: str) -> None:
                 cache.get(f"k{number}", lambda: Success(1))
         else:
             cache.refresh("k", lambda: Success(1))
-        return "done"
-
-    assert guarded(provoke, 3) == "done"
-
-
-def test_ca9_coroutine_that_is_collected_amid_a_command() -> None:
-    """A caller who is dropped in mid-wait says farewell wherever the collector finds him."""
-
-    def provoke() -> str:
-        cache = Cache()
-        loop = asyncio.new_event_loop()
-        loop.set_exception_handler(lambda *_: None)
-
-        async def never() -> Answer:
-            await asyncio.get_running_loop().create_future()
-            raise AssertionError
-
-        async def begin() -> None:
-            await cache.get("k", async_collecting)
-            task = asyncio.create_task(cache.get("hung", never))
-            await asyncio.sleep(0.01)
-            task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (that it is left is the case)
-
-        loop.run_until_complete(begin())
-        loop.close()
-        del loop
-        asyncio.run(cache.get("other", async_value(1)))
-        cache.invalidate("k")
         return "done"
 
     assert guarded(provoke, 3) == "done"

@@ -33,7 +33,7 @@ class FaultyStore(MemoryStore):
         """The calls of these operations so far."""
         return [call for call in self.calls if call[0] in operations]
 
-    async def _fail(self, operation: str, owner: Owner | None = None, key: str | None = None) -> Any:  # noqa: ANN401
+    async def _fail(self, operation: str, owner: Owner | None = None, key: str | None = None) -> Any:
         with self._noting:
             self.calls.append((operation, owner, key))
         fault = self.faults.get(operation)

@@ -61,8 +61,8 @@ def rest(face: Face) -> None:
         time.sleep(PATIENCE_S + 0.005)
 
 
-def kept(store: MemoryStore, owner: Owner, key: str) -> Any:  # noqa: ANN401 (an entry's value)
-    entry = store._entries.get((owner, key))  # noqa: SLF001 (without a call that could fail)
+def kept(store: MemoryStore, owner: Owner, key: str) -> Any:
+    entry = store._entries.get((owner, key))
     return None if entry is None else entry.value
 
 
@@ -71,7 +71,7 @@ def put(store: MemoryStore, entry: StoredEntry) -> None:
 
 
 def failures_heard(face: Face) -> list[str]:
-    return [error.operation for _, _, error in face.log.named("error") if isinstance(error, StoreFailed)]  # type: ignore[misc]
+    return [error.operation for _, _, error in face.log.named("error") if isinstance(error, StoreFailed)]
 
 
 # Through
@@ -81,7 +81,9 @@ def test_a_value_is_written_through_before_get_returns(stored: Face, store: Faul
     assert stored.get("k", stored.fetcher(Success(1)), ttl=60) == Success(1)
 
     now = stored.clock()
-    assert store._entries[GLOBAL_OWNER, "k"] == StoredEntry(GLOBAL_OWNER, "k", 1, False, now, 60.0, now + 60.0)  # noqa: SLF001
+    assert store._entries[GLOBAL_OWNER, "k"] == StoredEntry(
+        GLOBAL_OWNER, "k", 1, is_failure=False, created_at=now, ttl_s=60.0, expires_at=now + 60.0
+    )
 
 
 def test_a_memory_miss_is_read_through_once(stored: Face, store: FaultyStore) -> None:
@@ -98,7 +100,11 @@ def test_what_the_store_has_not_is_fetched(stored: Face, store: FaultyStore) -> 
 
     assert stored.get("k", fetch) == Success("fetched")
     assert [call[0] for call in store.calls] == ["read", "write"]
-    assert stored.log.named("miss", "write", "refresh") == [("miss", "k"), ("refresh", "k", "cache_miss"), ("write", "k", None)]
+    assert stored.log.named("miss", "write", "refresh") == [
+        ("miss", "k"),
+        ("refresh", "k", "cache_miss"),
+        ("write", "k", None),
+    ]
 
 
 @pytest.mark.parametrize("value", [None, False, 0, "", [], {}], ids=repr)
@@ -281,7 +287,7 @@ def test_a_load_that_was_overtaken_by_an_invalidation_is_not_taken_in(
     cache.close()
 
 
-def _released(cache: Face, store: GatedStore, reading: Any) -> Any:  # noqa: ANN401 (a Pending and its answer)
+def _released(cache: Face, store: GatedStore, reading: Any) -> Any:
     while not reading.is_done:
         cache.settle()
         store.go_on()
@@ -293,7 +299,7 @@ def _released(cache: Face, store: GatedStore, reading: Any) -> Any:  # noqa: ANN
 
 @pytest.mark.parametrize("fault", [OSError("disk"), HANG, asyncio.CancelledError(), BaseException()], ids=repr)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_store_that_fails_costs_no_answer(stored: Face, store: FaultyStore, operation: str, fault: Any) -> None:  # noqa: ANN401
+def test_a_store_that_fails_costs_no_answer(stored: Face, store: FaultyStore, operation: str, fault: Any) -> None:
     stored.set_active_user("alice")
     store.faults[operation] = fault
 
@@ -310,7 +316,7 @@ def test_a_store_that_fails_costs_no_answer(stored: Face, store: FaultyStore, op
 
 
 @pytest.mark.parametrize("fault", [OSError("disk"), HANG], ids=repr)
-def test_a_store_that_is_back_is_used_again(stored: Face, store: FaultyStore, fault: Any) -> None:  # noqa: ANN401
+def test_a_store_that_is_back_is_used_again(stored: Face, store: FaultyStore, fault: Any) -> None:
     store.faults = dict.fromkeys(OPERATIONS, fault)
     for key in "abcde":
         assert stored.get(key, stored.fetcher(Success(key))) == Success(key)
@@ -325,7 +331,9 @@ def test_a_store_that_is_back_is_used_again(stored: Face, store: FaultyStore, fa
     assert failures_heard(stored) == []
 
 
-def test_a_store_that_hangs_is_left_alone_and_then_tried_with_one_call(async_face: AsyncFace, store: FaultyStore) -> None:
+def test_a_store_that_hangs_is_left_alone_and_then_tried_with_one_call(
+    async_face: AsyncFace, store: FaultyStore
+) -> None:
     face = async_face.new(store=store)
     store.faults = dict.fromkeys(OPERATIONS, HANG)
     face.get("first", face.fetcher(Success(0)))
@@ -350,7 +358,7 @@ def test_a_removal_that_the_store_missed_is_made_up_for(
     stored: Face,
     store: FaultyStore,
     name: str,
-    fault: Any,  # noqa: ANN401
+    fault: Any,
 ) -> None:
     """Before a copy that should be gone is believed."""
     remove, survivors = REMOVALS[name]
@@ -391,7 +399,9 @@ def test_a_value_that_the_store_refuses_leaves_no_older_one_behind(stored: Face,
     assert failures_heard(stored)[:1] == ["write"]
 
 
-def test_one_value_that_cannot_be_written_does_not_cost_the_others_their_store(stored: Face, store: FaultyStore) -> None:
+def test_one_value_that_cannot_be_written_does_not_cost_the_others_their_store(
+    stored: Face, store: FaultyStore
+) -> None:
     store.faults["write"] = TypeError("cannot be encoded")
     store.is_dead = lambda key: key == "bad"
 
@@ -464,7 +474,7 @@ GOOD = an_entry(value="foreign")
     ],
     ids=lambda each: repr(each)[:60],
 )
-def test_what_is_no_entry_of_this_key_is_not_answered(stored: Face, store: FaultyStore, garbage: Any) -> None:  # noqa: ANN401
+def test_what_is_no_entry_of_this_key_is_not_answered(stored: Face, store: FaultyStore, garbage: Any) -> None:
     store.faults["read"] = lambda owner, key: garbage  # noqa: ARG005 (whatever it is asked)
 
     assert stored.get("k", stored.fetcher(Success("fetched"))) == Success("fetched")
@@ -475,7 +485,9 @@ def test_what_is_no_entry_of_this_key_is_not_answered(stored: Face, store: Fault
 
 
 def test_swapped_entries_of_two_users_are_found_out(face: Face, store: FaultyStore) -> None:
-    store.faults["read"] = lambda owner, key: store._entries.get(((USER, "bob" if owner[1] == "alice" else "alice"), key))  # noqa: SLF001
+    store.faults["read"] = lambda owner, key: store._entries.get(
+        ((USER, "bob" if owner[1] == "alice" else "alice"), key)
+    )
     for user in ("alice", "bob"):
         put(store, an_entry(owner=(USER, user), value=f"{user}'s", created_at=face.clock()))
     cache = face.new(store=store)

@@ -1,0 +1,18 @@
+# Shortcuts for work on cachemesh. They use the environment of CONTRIBUTING.md; `make test PYTHON=python3.13` takes another.
+PYTHON ?= .venv/bin/python
+
+.PHONY: lint types test bench
+
+lint:  ## rules, format and layers
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
+
+types:  ## mypy strict over the package, the tests and the examples
+	$(PYTHON) -m mypy
+
+test:  ## all but the soak
+	$(PYTHON) -m pytest
+
+bench:  ## figures against the floors and the peers; some minutes
+	$(PYTHON) -m benchmarks
