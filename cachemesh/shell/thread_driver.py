@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure, Success
 
-from cachemesh.errors import FetchRaised, FetchTimeout
+from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
 from cachemesh.shell.live import WITHIN
 from cachemesh.shell.outcomes import Answer, judged
+from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from cachemesh.shell.live import Boarding, LiveFlight
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_line import StoreCall
+
+FIRST_LOOK_S: Final = 0.05
+"""Who has waited for so long looks whether the wait can ever end; then at intervals that double, up to the longest."""
+LONGEST_LOOK_S: Final = 5.0
 
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for what is under way."""
@@ -33,31 +38,46 @@ class ThreadDomain:
         self._runtime = runtime
         self._closing = threading.Event()
         self._threads: set[threading.Thread] = set()
+        self._threads_lock = threading.Lock()
         self._portal = None if runtime.line is None else Portal()
 
     def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
         live = boarding.live
-        if not boarding.leads:
-            self._wait_for(live)
-        elif live.is_load:
-            self._load(live)
-        else:
-            self._fly(live)
+        if boarding.leads:
+            live.handle = threading.current_thread()
+            if live.is_load:
+                self._load(live)
+            else:
+                self._fly(live)
+        elif not self._wait_for(live):
+            return Failure(ReentrantFetch(live.key))
         return self._runtime.told(boarding)
 
-    def _wait_for(self, live: LiveFlight) -> None:
+    def _wait_for(self, live: LiveFlight) -> bool:
+        """Wait until `live` is over. False where it never would be: its fetch waits for this thread."""
         waiter = threading.Lock()
         waiter.acquire()
         with self._runtime.lock:
             if live.is_over:
-                return
+                return True
             live.waiters.append(waiter)
-        waiter.acquire()
+        patience_s = FIRST_LOOK_S
+        while not waiter.acquire(timeout=patience_s):
+            leader = live.handle
+            if leader is not None and waits_for(leader, threading.current_thread()):
+                return False
+            patience_s = min(2 * patience_s, LONGEST_LOOK_S)
+        return True
 
     def launch(self, live: LiveFlight) -> None:
         """Set a background flight going."""
-        self.spawn(lambda: self._fly(live))
+
+        def fly() -> None:
+            live.handle = threading.current_thread()
+            self._fly(live)
+
+        self.spawn(fly)
 
     def spawn(self, work: Callable[[], object]) -> None:
         """Run `work` in a daemon thread that knows nothing of its caller's context."""
@@ -66,11 +86,11 @@ class ThreadDomain:
             try:
                 Context().run(work)
             finally:
-                with self._runtime.lock:
+                with self._threads_lock:
                     self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name="cachemesh", daemon=True)
-        with self._runtime.lock:
+        with self._threads_lock:
             self._threads.add(thread)
         thread.start()
 
@@ -178,7 +198,7 @@ class ThreadDomain:
         """Wait, but not for ever, for the threads behind; then stop."""
         self._closing.set()
         deadline = time.monotonic() + patience_s
-        with self._runtime.lock:
+        with self._threads_lock:
             threads = list(self._threads)
         for thread in threads:
             if thread is not threading.current_thread():

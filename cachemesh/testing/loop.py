@@ -105,7 +105,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self,
         executor: Executor | None,
         func: Callable[..., T],
-        *args: Any,
+        *args: Any,  # noqa: ANN401 (whatever `func` takes)
     ) -> asyncio.Future[T]:
         """Run `func` in a thread. Virtual time stands still until it is done."""
         future = super().run_in_executor(executor, func, *args)

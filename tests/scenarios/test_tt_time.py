@@ -150,7 +150,7 @@ def test_tt5_text_is_no_default_lifetime(ttl: Any) -> None:
         RetryOptions(delay=ttl)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(
     st.one_of(
         st.floats(),

@@ -477,10 +477,11 @@ class SyncFace(Face):
         super().__init__(cache, clock, log)
         self.begin = _SyncBegin(self)
 
-    # Whatever is called is called in a thread of its own, so that a call that hangs fails its test instead of hanging it.
+    # Each call has a thread of its own, so that one that hangs fails its test instead of hanging it.
 
     def call(self, method: str, /, *arguments: Any, **options: Any) -> Answer:
-        return _InThread(lambda: getattr(self.cache, method)(*arguments, **options)).result()
+        answer: Answer = self.at_once(method, *arguments, **options)
+        return answer
 
     def inside(self, act: Callable[[], T]) -> T:
         return _InThread(act).result()
@@ -621,7 +622,7 @@ def _where_it_waits(thread: threading.Thread) -> object | None:
 
 
 def _has_work(thread: threading.Thread) -> bool:
-    """Whether the kernel would run the thread if it had a processor left: on a busy machine it may not move for long."""
+    """Whether the kernel would run the thread if it had a processor left. On a busy machine that can take its time."""
     try:
         stat = (TASKS / str(thread.native_id) / "stat").read_text()
     except OSError:  # It has just ended, or this is no Linux, where we look less often instead.
@@ -635,4 +636,4 @@ def _place(thread: threading.Thread) -> str:
 
 
 def _frame(thread: threading.Thread) -> FrameType | None:
-    return sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 (CPython's documented way to see where a thread is)
+    return sys._current_frames().get(thread.ident or 0)

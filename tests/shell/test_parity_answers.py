@@ -6,11 +6,14 @@ and that a hit is as good as a fetch.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from returns.pipeline import is_successful
 from returns.result import Failure, Success
 
-from tests.shell.faces import Answer, Face
+if TYPE_CHECKING:
+    from tests.shell.faces import Answer, Face
 
 
 @pytest.fixture(params=["fetched", "cached"])

@@ -1,4 +1,7 @@
-"""Counterparts of `cache_test.dart`: failures by default, manual control, peek, and `dispose`, which is `aclose` and `close` here."""
+"""Counterparts of `cache_test.dart`: failures by default, manual control, peek, and `dispose`.
+
+What is `dispose` there is `aclose` and `close` here.
+"""
 
 from __future__ import annotations
 
