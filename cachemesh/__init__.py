@@ -41,6 +41,7 @@ from cachemesh.shell.ports import (
 from cachemesh.shell.sync_cache import SyncCache
 from cachemesh.shell.thread_watch import SyncUpdates, SyncWatch
 from cachemesh.shell.watch import Subscription
+from cachemesh.stores.memory import MemoryStore
 
 __all__ = [
     "DEFAULT",
@@ -66,6 +67,7 @@ __all__ = [
     "InvalidOption",
     "InvalidTtl",
     "LoggingLogger",
+    "MemoryStore",
     "NoActiveUser",
     "NoTokenKeeper",
     "PrintLogger",

@@ -1,7 +1,7 @@
 """The pure core inside a discrete-event simulation: what each policy would do for this origin, before any of it runs.
 
 No event loop, no clock, no I/O: the simulation owns the time, and three hours of
-traffic take half a second. The core is handed commands (somebody asks, the origin
+traffic take less than one second. The core is handed commands (somebody asks, the origin
 answered, the wait is over) and gives back effects (start a fetch, answer,
 wait); the simulation performs them on its queue of events, which is all that a
 shell does.

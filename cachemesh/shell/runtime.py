@@ -31,8 +31,6 @@ from cachemesh.errors import (
     FetchCancelled,
     NoActiveUser,
     ReentrantFetch,
-    StoreFailed,
-    UndecodableEntry,
 )
 from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
@@ -274,9 +272,6 @@ class Runtime:
         stored: StoredEntry | None,
     ) -> tuple[Entry[Answer] | None, Failed[Answer] | None]:
         if stored is None:
-            return None, None
-        if not _is_entry_of(stored, live.owner, live.key):
-            self.tell_error(shown_key(live.owner, live.key), UndecodableEntry(live.key, "an entry of another key"))
             return None, None
         created_at = stored.created_at - self.time.epoch_offset
         expires_at = float("inf") if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
@@ -630,7 +625,3 @@ def shown_key(owner: Owner, key: str) -> str:
 def _visit(resident: Any) -> None:  # noqa: ANN401 (an Entry to the core, a Resident here)
     if resident.visits < MAX_VISITS:
         resident.visits += 1
-
-
-def _is_entry_of(stored: object, owner: Owner, key: str) -> bool:
-    return isinstance(stored, StoredEntry) and stored.owner == owner and stored.key == key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from returns.result import Failure, Success
 from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
 from cachemesh.shell.live import WITHIN
 from cachemesh.shell.outcomes import Answer, judged
+from cachemesh.shell.store_line import TIMEOUT_S
 from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from cachemesh.shell.live import Boarding, LiveFlight
     from cachemesh.shell.runtime import Runtime
+    from cachemesh.shell.ports import StoredEntry
     from cachemesh.shell.store_line import StoreCall
 
 FIRST_LOOK_S: Final = 0.05
@@ -162,18 +165,20 @@ class ThreadDomain:
     def _load(self, live: LiveFlight) -> None:
         try:
             assert live.store_call is not None
-            self._made(live.store_call)
-            self._runtime.loaded(live, live.store_call.done.result())
+            self._runtime.loaded(live, self._made(live.store_call))
         except BaseException:
             self._runtime.aborted(live)
             raise
         finally:
             self._wake(live)
 
-    def _made(self, call: StoreCall) -> None:
-        """The store has been called, or has been given up on."""
+    def _made(self, call: StoreCall) -> StoredEntry | None:
+        """What the store answered; None as well where nobody will ask it any more, as the cache was closed."""
         self.kick()
-        call.done.result()
+        try:
+            return call.done.result(timeout=3 * TIMEOUT_S)
+        except TimeoutError:
+            return None
 
     def kick(self) -> None:
         """See to it that queued store calls are made."""
@@ -215,26 +220,41 @@ class Portal:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._is_stopped = False
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
-
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._running_loop()).result()
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> Future[None] | None:
+        """Run `coroutine` over there. None once the portal has been stopped."""
         with self._lock:
+            if self._is_stopped:
+                coroutine.close()
+                return None
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="cachemesh-store", daemon=True)
                 self._thread.start()
-            return self._loop
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run `coroutine` over there, and wait for it."""
+        running = self.start(coroutine)
+        if running is not None:
+            running.result()
 
     def stop(self) -> None:
+        """Cancel what is left, and end the thread."""
         with self._lock:
+            self._is_stopped = True
             loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.close()
+        if loop is None or thread is None or loop.is_closed():
+            return
+        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -198,7 +198,11 @@ class _World:
 
     def asked_from(self, command: Ask, happening: Happening) -> Ask:
         asked: Ask = replace(command, flight_id=self.next_id(), now=self.now)
-        fetch = None if happening.inside is None else pick(self.under_way(FlightKind.FETCH, FlightKind.BYPASS), happening.inside)
+        fetch = (
+            None
+            if happening.inside is None
+            else pick(self.under_way(FlightKind.FETCH, FlightKind.BYPASS), happening.inside)
+        )
         if fetch is not None:
             asked = replace(asked, within=self.lines.get(fetch.flight_id, ()), domain=fetch.domain)
         return asked
@@ -212,7 +216,9 @@ class _World:
         if isinstance(command, FetchSucceeded):
             return FetchSucceeded(flight_id, stamp, self.now)
         if isinstance(command, FetchFailed):
-            failed: Command[Stamp] = replace(command, flight_id=flight_id, answer=replace(stamp, good=False), now=self.now)
+            failed: Command[Stamp] = replace(
+                command, flight_id=flight_id, answer=replace(stamp, good=False), now=self.now
+            )
             return failed
         if isinstance(command, Loaded):
             return Loaded(flight_id, self.now, self.dated(command.entry, stamp), self.remembered(command.failed, stamp))
@@ -228,7 +234,9 @@ class _World:
         if failed is None:
             return None
         now = self.now
-        return Failed(replace(stamp, good=False), now + failed.failed_at, now + failed.serve_until, now + failed.refresh_after)
+        return Failed(
+            replace(stamp, good=False), now + failed.failed_at, now + failed.serve_until, now + failed.refresh_after
+        )
 
     def aimed_at(self, command: Command[Any], aim: int) -> int | None:
         flights = self.under_way(*AIMED_KINDS.get(type(command), tuple(FlightKind)))

@@ -41,7 +41,9 @@ ALICE: Final[Owner] = (CacheScope.USER, "alice")
 BOB: Final[Owner] = (CacheScope.USER, "bob")
 
 
-def law(*drawn: SearchStrategy[Any], **named: SearchStrategy[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def law(
+    *drawn: SearchStrategy[Any], **named: SearchStrategy[Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A test of something that always holds, on drawn examples."""
     if EXAMPLES is None:
         tried = settings(max_examples=40, deadline=None)
@@ -84,7 +86,18 @@ def flight(
     stores = kind is FlightKind.FETCH if persist is None else persist
     patience = Retry() if retry is None else retry
     return Flight(
-        flight_id, owner, key, domain, kind, source, stores, ttl_s, store_failures, patience, attempt, frozenset(waits_on)
+        flight_id,
+        owner,
+        key,
+        domain,
+        kind,
+        source,
+        stores,
+        ttl_s,
+        store_failures,
+        patience,
+        attempt,
+        frozenset(waits_on),
     )
 
 
@@ -118,7 +131,7 @@ def by_owner(places: Mapping[Any, Any]) -> dict[Owner, dict[str, Any]]:
     return found
 
 
-def as_map(table: Mapping[Any, Any]) -> Any:  # noqa: ANN401 (a Map of anything)
+def as_map(table: Mapping[Any, Any]) -> Any:
     made: Any = persistent()
     for key, value in table.items():
         made = made.insert(key, value)
@@ -141,6 +154,6 @@ def run(before: State[str], *commands: Command[str]) -> tuple[State[str], Effect
     return before, ordered
 
 
-def members(union: Any) -> tuple[type, ...]:  # noqa: ANN401 (a type alias)
+def members(union: Any) -> tuple[type, ...]:
     """The classes of a union, without their parameters."""
     return tuple(get_origin(each) or each for each in get_args(union))

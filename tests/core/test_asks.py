@@ -148,13 +148,17 @@ def test_a_joiner_falls_back_or_not_as_its_own_policy_says() -> None:
 @pytest.mark.parametrize(
     ("under_way", "options"),
     [
-        pytest.param(flight(), {"policy": NETWORK_ONLY}, id="it began to fill the cache, before the question was asked"),
+        pytest.param(
+            flight(), {"policy": NETWORK_ONLY}, id="it began to fill the cache, before the question was asked"
+        ),
         pytest.param(flight(domain=1), {}, id="of another event loop"),
         pytest.param(flight(key="me"), {}, id="for another key"),
         pytest.param(flight(owner=ALICE), {}, id="for another owner"),
         pytest.param(flight(owner=BOB), {"scope": CacheScope.USER, "viewer": "alice"}, id="for another user"),
         pytest.param(flight(kind=LOAD), {}, id="it brings what the store has"),
-        pytest.param(flight(kind=LOAD), {"policy": NETWORK_ONLY}, id="it brings what the store has, the cache passed by"),
+        pytest.param(
+            flight(kind=LOAD), {"policy": NETWORK_ONLY}, id="it brings what the store has, the cache passed by"
+        ),
     ],
 )
 def test_a_flight_that_may_not_answer_is_not_joined(under_way: Any, options: dict[str, Any]) -> None:
@@ -211,14 +215,30 @@ def test_a_flight_of_the_own_event_loop_is_found_behind_others() -> None:
 
 # under way: persist, ttl_s, store_failures, retry; the joiner's policy, ttl_s, store_failures, retry; what is flown then
 MERGED = [
-    pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="shorter"),
-    pytest.param((True, 5.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="longer"),
-    pytest.param((True, None, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, False, NO_RETRY), id="some"),
-    pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, None, False, NO_RETRY), (True, 9.0, False, NO_RETRY), id="none"),
-    pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, True, NO_RETRY), (True, 9.0, True, NO_RETRY), id="failures"),
-    pytest.param((True, 9.0, True, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, True, NO_RETRY), id="kept"),
-    pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, PATIENT), (True, 9.0, False, PATIENT), id="patient"),
-    pytest.param((True, 9.0, False, PATIENT), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, False, PATIENT), id="hasty"),
+    pytest.param(
+        (True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="shorter"
+    ),
+    pytest.param(
+        (True, 5.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="longer"
+    ),
+    pytest.param(
+        (True, None, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, False, NO_RETRY), id="some"
+    ),
+    pytest.param(
+        (True, 9.0, False, NO_RETRY), (CACHE_FIRST, None, False, NO_RETRY), (True, 9.0, False, NO_RETRY), id="none"
+    ),
+    pytest.param(
+        (True, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, True, NO_RETRY), (True, 9.0, True, NO_RETRY), id="failures"
+    ),
+    pytest.param(
+        (True, 9.0, True, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, True, NO_RETRY), id="kept"
+    ),
+    pytest.param(
+        (True, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, PATIENT), (True, 9.0, False, PATIENT), id="patient"
+    ),
+    pytest.param(
+        (True, 9.0, False, PATIENT), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 9.0, False, PATIENT), id="hasty"
+    ),
     pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, True, PATIENT), (True, 5.0, True, PATIENT), id="all"),
 ]
 
@@ -230,19 +250,37 @@ def test_one_flight_serves_the_wishes_of_all(under_way: Any, joiner: Any, merged
 
 # Where the flight under way passes the cache by.
 MERGED_BY = [
-    pytest.param((False, 9.0, False, NO_RETRY), (CACHE_FIRST, 30.0, False, NO_RETRY), (True, 30.0, False, NO_RETRY), id="store"),
-    pytest.param((False, 9.0, False, NO_RETRY), (CACHE_FIRST, None, False, NO_RETRY), (True, None, False, NO_RETRY), id="ever"),
-    pytest.param((False, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, True, PATIENT), (True, 9.0, True, PATIENT), id="failures"),
-    pytest.param((True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="shorter"),
-    pytest.param((True, 5.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="longer"),
-    pytest.param((False, 9.0, False, NO_RETRY), (NETWORK_ONLY, 5.0, True, NO_RETRY), (False, 9.0, False, NO_RETRY), id="alike"),
-    pytest.param((False, 9.0, False, NO_RETRY), (NETWORK_ONLY, 5.0, True, PATIENT), (False, 9.0, False, PATIENT), id="patient"),
-    pytest.param((True, 9.0, True, NO_RETRY), (NETWORK_ONLY, 5.0, False, NO_RETRY), (True, 9.0, True, NO_RETRY), id="stays"),
+    pytest.param(
+        (False, 9.0, False, NO_RETRY), (CACHE_FIRST, 30.0, False, NO_RETRY), (True, 30.0, False, NO_RETRY), id="store"
+    ),
+    pytest.param(
+        (False, 9.0, False, NO_RETRY), (CACHE_FIRST, None, False, NO_RETRY), (True, None, False, NO_RETRY), id="ever"
+    ),
+    pytest.param(
+        (False, 9.0, False, NO_RETRY), (CACHE_FIRST, 9.0, True, PATIENT), (True, 9.0, True, PATIENT), id="failures"
+    ),
+    pytest.param(
+        (True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="shorter"
+    ),
+    pytest.param(
+        (True, 5.0, False, NO_RETRY), (CACHE_FIRST, 9.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="longer"
+    ),
+    pytest.param(
+        (False, 9.0, False, NO_RETRY), (NETWORK_ONLY, 5.0, True, NO_RETRY), (False, 9.0, False, NO_RETRY), id="alike"
+    ),
+    pytest.param(
+        (False, 9.0, False, NO_RETRY), (NETWORK_ONLY, 5.0, True, PATIENT), (False, 9.0, False, PATIENT), id="patient"
+    ),
+    pytest.param(
+        (True, 9.0, True, NO_RETRY), (NETWORK_ONLY, 5.0, False, NO_RETRY), (True, 9.0, True, NO_RETRY), id="stays"
+    ),
 ]
 
 
 @pytest.mark.parametrize(("under_way", "joiner", "merged"), MERGED_BY)
-def test_a_flight_that_passes_the_cache_by_stores_once_anyone_wants_it(under_way: Any, joiner: Any, merged: Any) -> None:
+def test_a_flight_that_passes_the_cache_by_stores_once_anyone_wants_it(
+    under_way: Any, joiner: Any, merged: Any
+) -> None:
     expect(flown(under_way, BYPASS), asked(joiner), flown(merged, BYPASS), Join(1))
 
 
@@ -314,7 +352,7 @@ def test_a_fetch_that_passes_the_cache_by_is_no_refresh() -> None:
 
 
 @pytest.mark.parametrize(("now", "refreshes"), [(39.0, False), (40.0, True)])
-def test_after_a_failed_refresh_the_next_one_waits(now: float, refreshes: bool) -> None:  # noqa: FBT001 (a row)
+def test_after_a_failed_refresh_the_next_one_waits(now: float, refreshes: bool) -> None:
     there: Any = {"entries": STALE, "failures": {"feed": failed(at=10.0, serve=0.0, hold=30.0)}}
     if refreshes:
         after = state(flight(2, source=RefreshSource.BACKGROUND), **there)
@@ -338,7 +376,7 @@ def test_a_failure_that_holds_no_refresh_back_lets_it_begin() -> None:
 
 
 @pytest.mark.parametrize(("now", "heeded"), [(59.5, True), (60.0, False)])
-def test_a_failure_is_answered_until_exactly_its_end(now: float, heeded: bool) -> None:  # noqa: FBT001 (a row)
+def test_a_failure_is_answered_until_exactly_its_end(now: float, heeded: bool) -> None:
     before = state(failures={"feed": failed()})
     if heeded:
         expect(before, get(now=now), before, Reply(GLOBAL_OWNER, "feed", "down", hit=False))
@@ -354,7 +392,11 @@ def test_a_failure_is_answered_until_exactly_its_end(now: float, heeded: bool) -
 
 def test_everyone_is_answered_out_of_their_own_partition() -> None:
     before = state(
-        entries={(ALICE, "feed"): entry("alice's"), (BOB, "feed"): entry("bob's"), (SESSION_OWNER, "feed"): entry("ours")},
+        entries={
+            (ALICE, "feed"): entry("alice's"),
+            (BOB, "feed"): entry("bob's"),
+            (SESSION_OWNER, "feed"): entry("ours"),
+        },
         failures={"feed": failed("nobody's")},
         active_user="bob",
     )

@@ -14,7 +14,7 @@ from tests.core.rows import ALICE, as_map, entry, failed, flight, law, state
 CHANGES = st.lists(st.tuples(st.sampled_from("abc"), st.none() | st.integers()), max_size=12)
 
 
-def changed(table: Any, changes: list[tuple[str, int | None]]) -> Any:  # noqa: ANN401 (a Map of anything)
+def changed(table: Any, changes: list[tuple[str, int | None]]) -> Any:
     """`table` with each key set to its value, or without it where that is None."""
     for key, value in changes:
         table = table.discard(key) if value is None else table.insert(key, value)
@@ -42,7 +42,9 @@ def test_both_carriers_are_maps(changes: list[tuple[str, int | None]]) -> None:
 
 
 @law(CHANGES, CHANGES)
-def test_a_persistent_map_keeps_every_version(first: list[tuple[str, int | None]], then: list[tuple[str, int | None]]) -> None:
+def test_a_persistent_map_keeps_every_version(
+    first: list[tuple[str, int | None]], then: list[tuple[str, int | None]]
+) -> None:
     kept = changed(persistent(), first)
     snapshot = dict(kept.items())
 

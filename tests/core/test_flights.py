@@ -40,7 +40,9 @@ BACKGROUND = RefreshSource.BACKGROUND
 NOW = 100.0
 
 
-def told(answer: str = "news", fallback: str | None = None, flight_id: int = 1, owner: Any = GLOBAL_OWNER) -> Settle[str]:
+def told(
+    answer: str = "news", fallback: str | None = None, flight_id: int = 1, owner: Any = GLOBAL_OWNER
+) -> Settle[str]:
     return Settle(flight_id, owner, "feed", answer, fallback)
 
 
@@ -80,7 +82,11 @@ def test_news_of_a_flight_that_is_gone_changes_nothing(command: Any) -> None:
 
 @pytest.mark.parametrize(
     ("ttl_s", "stored"),
-    [(60.0, Entry("news", NOW, 60.0, 160.0)), (None, Entry("news", NOW, None, inf)), (0.0, Entry("news", NOW, 0.0, NOW))],
+    [
+        (60.0, Entry("news", NOW, 60.0, 160.0)),
+        (None, Entry("news", NOW, None, inf)),
+        (0.0, Entry("news", NOW, 0.0, NOW)),
+    ],
 )
 def test_an_answer_is_stored_from_the_moment_it_came(ttl_s: float | None, stored: Entry[str]) -> None:
     expect(
@@ -196,7 +202,11 @@ def test_a_failure_is_told_and_reported() -> None:
 def test_whoever_falls_back_gets_what_is_there_however_old() -> None:
     there = {"feed": entry(ttl_s=1.0)}
     expect(
-        state(flight(), entries=there), FetchFailed(1, "down", NOW), state(entries=there), reported(), told("down", "news")
+        state(flight(), entries=there),
+        FetchFailed(1, "down", NOW),
+        state(entries=there),
+        reported(),
+        told("down", "news"),
     )
 
 
@@ -286,7 +296,11 @@ def test_a_failure_does_not_hide_a_fresh_entry() -> None:
 
 def test_a_failure_that_may_not_be_cached_is_not() -> None:
     expect(
-        state(flight(store_failures=True)), FetchFailed(1, "down", NOW, cacheable=False), state(), reported(), told("down")
+        state(flight(store_failures=True)),
+        FetchFailed(1, "down", NOW, cacheable=False),
+        state(),
+        reported(),
+        told("down"),
     )
 
 
@@ -302,8 +316,8 @@ BEHIND = [
 
 @pytest.mark.parametrize(("store_failures", "cacheable", "freshness", "serve_until", "refresh_after"), BEHIND)
 def test_a_failed_background_refresh_holds_the_next_one_back(
-    store_failures: bool,  # noqa: FBT001 (a row)
-    cacheable: bool,  # noqa: FBT001 (a row)
+    store_failures: bool,
+    cacheable: bool,
     freshness: str,
     serve_until: float,
     refresh_after: float,
@@ -352,7 +366,9 @@ def test_a_fetch_nobody_waits_for_is_cancelled(source: RefreshSource, kind: Flig
     expect(state(flight(source=source, kind=kind), struck=struck), Abandoned(1), state(), CancelFetch(1))
 
 
-@pytest.mark.parametrize("under_way", [flight(source=BACKGROUND), loading()], ids=["a refresh behind a reader", "a load"])
+@pytest.mark.parametrize(
+    "under_way", [flight(source=BACKGROUND), loading()], ids=["a refresh behind a reader", "a load"]
+)
 def test_what_goes_on_without_anybody_is_not(under_way: Flight) -> None:
     before = state(under_way)
     expect(before, Abandoned(1), before)
@@ -360,7 +376,13 @@ def test_what_goes_on_without_anybody_is_not(under_way: Flight) -> None:
 
 def test_an_event_loop_takes_its_flights_along() -> None:
     expect(
-        state(flight(12, "me", domain=1), flight(1, domain=1), flight(2), flight(7, domain=1, kind=LOAD), entries={"feed": entry()}),
+        state(
+            flight(12, "me", domain=1),
+            flight(1, domain=1),
+            flight(2),
+            flight(7, domain=1, kind=LOAD),
+            entries={"feed": entry()},
+        ),
         DomainClosed(1),
         state(flight(2), entries={"feed": entry()}),
         Abort(1, "feed"),
@@ -474,7 +496,9 @@ def test_whoever_falls_back_gets_the_newer_answer_that_overtook_their_fetch() ->
     assert told("down", "newer") in effects
 
 
-@pytest.mark.xfail(strict=True, reason="Remember.write asks whether memory holds an entry, not whether the store was asked")
+@pytest.mark.xfail(
+    strict=True, reason="Remember.write asks whether memory holds an entry, not whether the store was asked"
+)
 def test_a_failed_refresh_does_not_overwrite_what_only_the_store_holds() -> None:
     _, effects = run(
         state(flight(source=RefreshSource.REFRESH, store_failures=True), has_store=True), FetchFailed(1, "down", NOW)

@@ -30,8 +30,10 @@ from cachemesh.core import (
     EndSession,
     Entry,
     Evict,
+    Failed,
     FetchFailed,
     FetchSucceeded,
+    Flight,
     Forget,
     Freshness,
     Get,
@@ -91,7 +93,7 @@ def test_the_same_command_always_leads_to_the_same(history: History, command: An
 
 @pytest.mark.xfail(
     strict=True,
-    reason="on_clear and on_clear_scope name partitions in the order of a HashTrieMap, whose hasher is seeded anew in every map",
+    reason="on_clear and on_clear_scope follow the order of a HashTrieMap, and every new map has a hasher seeded anew",
 )
 def test_a_history_that_is_replayed_orders_the_same_effects() -> None:
     views = [Happening(Get("feed", 0.0, 0, scope=CacheScope.USER, viewer=f"user {number}")) for number in range(12)]
@@ -269,7 +271,7 @@ def test_nobody_joins_a_flight_from_before_a_removal(history: History) -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="without_flights_until strikes off by age alone: a load that began after the fetch that has stored stays listed",
+    reason="without_flights_until strikes off by age alone: a load younger than the fetch that has stored stays listed",
 )
 def test_what_a_store_held_before_a_newer_answer_is_never_taken_in() -> None:
     stored = Entry(None, -10.0, None, float("inf"))
@@ -312,7 +314,9 @@ def test_a_fresh_entry_is_served_whatever_has_failed(history: History) -> None:
 def test_a_success_ends_the_memory_of_a_failure(history: History) -> None:
     for moment in history:
         for saved in moment.listed(Save):
-            assert saved.key not in moment.after.partitions.get(saved.owner).failures
+            partition = moment.after.partitions.get(saved.owner)
+            assert partition is not None
+            assert saved.key not in partition.failures
 
 
 @law(histories(stray=False))
@@ -325,7 +329,7 @@ def test_no_failure_is_remembered_for_more_than_a_minute(history: History) -> No
 
 @pytest.mark.xfail(
     strict=True,
-    reason="Remember.write asks whether memory holds an entry; one that only the store holds is overwritten by the failure",
+    reason="Remember.write asks whether memory holds an entry; one that only the store holds is overwritten",
 )
 @law(happenings(stray=False))
 @example(
@@ -439,11 +443,16 @@ class Transient(State[Any], frozen=True):
 
     def blank(self, owner: Owner) -> Partition[Any]:
         del owner
-        return Partition(Table(), Table(), Table())
+        entries: Table[str, Entry[Any]] = Table()
+        failures: Table[str, Failed[Any]] = Table()
+        flights: Table[str, tuple[int, ...]] = Table()
+        return Partition(entries, failures, flights)
 
 
 def transient(*, has_store: bool) -> State[Any]:
-    return Transient(Table(), Table(), None, has_store)
+    partitions: Table[Owner, Partition[Any]] = Table()
+    flights: Table[int, Flight] = Table()
+    return Transient(partitions, flights, None, has_store)
 
 
 def live(*, has_store: bool) -> State[Any]:
@@ -452,7 +461,7 @@ def live(*, has_store: bool) -> State[Any]:
 
 @pytest.mark.parametrize("carrier", [transient, live])
 @law(listed=happenings(), has_store=st.booleans())
-def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_store: bool) -> None:  # noqa: FBT001 (drawn)
+def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_store: bool) -> None:
     kept = play(listed, State(has_store=has_store))
     changed = play(listed, carrier(has_store=has_store))
 
@@ -574,9 +583,7 @@ def places_removed(moment: Moment) -> list[Place]:
     if isinstance(command, ClearScope):
         own = command.viewer is not None and command.scope is not CacheScope.GLOBAL
         return [
-            where
-            for where in everything
-            if where[0][0] is command.scope and (not own or where[0][1] == command.viewer)
+            where for where in everything if where[0][0] is command.scope and (not own or where[0][1] == command.viewer)
         ]
     left = who_leaves(moment)
     return [where for where in everything if where[0] in left]

@@ -59,7 +59,15 @@ def test_a_failure_is_kept_for_its_ttl_but_a_minute_at_most(ttl_s: float | None,
 
 @pytest.mark.parametrize(
     ("one", "other", "shortest"),
-    [(None, None, None), (None, 5.0, 5.0), (5.0, None, 5.0), (5.0, 6.0, 5.0), (6.0, 5.0, 5.0), (5.0, 5.0, 5.0), (0.0, None, 0.0)],
+    [
+        (None, None, None),
+        (None, 5.0, 5.0),
+        (5.0, None, 5.0),
+        (5.0, 6.0, 5.0),
+        (6.0, 5.0, 5.0),
+        (5.0, 5.0, 5.0),
+        (0.0, None, 0.0),
+    ],
 )
 def test_the_shorter_of_two_lifetimes(one: float | None, other: float | None, shortest: float | None) -> None:
     assert shorter(one, other) == shortest

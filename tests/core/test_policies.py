@@ -19,8 +19,8 @@ from cachemesh.core import (
     Get,
     Join,
     Load,
-    Refusal,
     RefreshSource,
+    Refusal,
     Refuse,
     Reply,
     StartFetch,
@@ -131,10 +131,10 @@ def test_the_table_has_every_case_once_and_no_row_in_vain() -> None:
         assert any(all(map(fits, cells, case)) for case in CASES), cells
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: " ".join(case))
+@pytest.mark.parametrize("case", CASES, ids=" ".join)
 def test_a_get_leads_to_what_its_row_says(case: tuple[str, ...]) -> None:
     name, freshness, failure, heeds, always, store = case
-    there = {"entries": ENTRIES[freshness], "failures": FAILURES[failure], "has_store": store != "no store"}
+    there: Any = {"entries": ENTRIES[freshness], "failures": FAILURES[failure], "has_store": store != "no store"}
     before = state(**there)
     command = Get(
         "feed",
@@ -193,8 +193,10 @@ def test_a_row_of_nothing_but_a_name_is_cache_first() -> None:
 LEGAL = [action for action in Action if action not in {Action.SERVE, Action.SERVE_AND_REFRESH}]
 
 
-@pytest.mark.parametrize(("missing", "fresh", "stale", "always"), list(itertools.product(LEGAL, Action, Action, [True, False])))
-def test_a_cell_is_what_its_row_says(missing: Action, fresh: Action, stale: Action, always: bool) -> None:  # noqa: FBT001 (drawn)
+@pytest.mark.parametrize(
+    ("missing", "fresh", "stale", "always"), list(itertools.product(LEGAL, Action, Action, [True, False]))
+)
+def test_a_cell_is_what_its_row_says(missing: Action, fresh: Action, stale: Action, always: bool) -> None:
     """But for always_revalidate, which widens the refresh of a stale entry to a fresh one that would be served."""
     policy = CachePolicy("any", missing, fresh, stale)
     widened = always and (fresh, stale) == (Action.SERVE, Action.SERVE_AND_REFRESH)
@@ -233,7 +235,7 @@ def test_a_custom_row_leads_to_what_it_says(freshness: str, fresh: Action, stale
 
 @pytest.mark.parametrize("heeds", [True, False])
 @pytest.mark.parametrize("after_failure", AfterFailure)
-def test_a_custom_row_may_heed_failures_and_fall_back(heeds: bool, after_failure: AfterFailure) -> None:  # noqa: FBT001 (drawn)
+def test_a_custom_row_may_heed_failures_and_fall_back(heeds: bool, after_failure: AfterFailure) -> None:
     policy = CachePolicy("custom", heeds_failures=heeds, after_failure=after_failure)
     falls_back = after_failure is AfterFailure.SERVE_STALE
     fetched = (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.CACHE_MISS), Join(7, falls_back))

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 import pytest
 from msgspec import Struct
 
 import cachemesh.core
-from cachemesh.core import Abandoned, Clear, Command, Effect, Evict, Forget, Get, Invalidate, State, commands, effects, reduce
+from cachemesh.core import (
+    Abandoned,
+    Clear,
+    Command,
+    Effect,
+    Evict,
+    Forget,
+    Get,
+    Invalidate,
+    State,
+    commands,
+    effects,
+    reduce,
+)
 from cachemesh.core.reducer import HANDLERS
 from tests.core.rows import members
 
 
-def structs_in(module: Any) -> set[type]:  # noqa: ANN401 (a module)
+def structs_in(module: Any) -> set[type]:
     """The classes that `module` defines."""
     own = (each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Struct))
     return {each for each in own if each.__module__ == module.__name__}
+
+
+SAID = sorted(structs_in(commands) | structs_in(effects), key=attrgetter("__name__"))
 
 
 def test_every_command_has_its_handler() -> None:
@@ -27,13 +44,13 @@ def test_every_effect_is_in_the_union() -> None:
     assert set(members(Effect)) == structs_in(effects)
 
 
-@pytest.mark.parametrize("each", sorted(structs_in(commands) | structs_in(effects), key=lambda each: each.__name__))
+@pytest.mark.parametrize("each", SAID)
 def test_whoever_embeds_the_core_finds_it_at_the_door(each: type) -> None:
     assert getattr(cachemesh.core, each.__name__) is each
     assert each.__name__ in cachemesh.core.__all__
 
 
-@pytest.mark.parametrize("each", sorted(structs_in(commands) | structs_in(effects), key=lambda each: each.__name__))
+@pytest.mark.parametrize("each", SAID)
 def test_what_is_said_stays_said(each: type) -> None:
     """No command and no effect can be changed."""
     assert each.__struct_config__.frozen  # type: ignore[attr-defined]  # of every Struct
@@ -47,11 +64,13 @@ def test_the_door_names_nothing_that_is_not_there() -> None:
 def test_alike_is_not_the_same() -> None:
     """A command is equal to its like only: not to another of the same fields."""
     owner = cachemesh.core.GLOBAL_OWNER
+    forgotten: Any = Forget(owner, "feed")
+    invalidated: Any = Invalidate("feed")
 
     assert Evict(owner, "feed") == Evict(owner, "feed")
-    assert Evict(owner, "feed") != Forget(owner, "feed")
+    assert Evict(owner, "feed") != forgotten
     assert Get("feed", 0.0, 1) != Get("feed", 0.0, 2)
-    assert Clear() != Invalidate("feed")
+    assert Clear() != invalidated
 
 
 def test_what_is_no_command_is_a_mistake_of_the_caller() -> None:

@@ -193,9 +193,7 @@ def test_the_same_user_again_is_no_news(user_id: str | None) -> None:
 
 
 def test_a_user_of_whom_there_is_nothing_leaves_the_store() -> None:
-    expect(
-        state(active_user="bob"), SetActiveUser(None), state(), DropPartition(BOB, (), ends=True)
-    )
+    expect(state(active_user="bob"), SetActiveUser(None), state(), DropPartition(BOB, (), ends=True))
 
 
 def test_what_is_fetched_for_a_user_who_left_is_told_and_stored_nowhere() -> None:
@@ -338,7 +336,9 @@ def test_the_last_failure_takes_its_partition_along() -> None:
     expect(state(failures={(ALICE, "feed"): failed()}), Forget(ALICE, "feed"), state())
 
 
-@pytest.mark.parametrize("command", [Evict(ALICE, "feed"), Evict(GLOBAL_OWNER, "me"), Forget(ALICE, "me"), Forget(GLOBAL_OWNER, "feed")])
+@pytest.mark.parametrize(
+    "command", [Evict(ALICE, "feed"), Evict(GLOBAL_OWNER, "me"), Forget(ALICE, "me"), Forget(GLOBAL_OWNER, "feed")]
+)
 def test_what_is_not_there_does_not_go(command: Any) -> None:
     before = state(entries={"feed": entry()}, failures={"me": failed()})
     expect(before, command, before)

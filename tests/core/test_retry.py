@@ -57,12 +57,18 @@ def test_the_delay_grows_is_shaken_and_is_capped(retry: Retry, attempt: int, cha
     assert delay_before_next_s(retry, attempt, chance) == pytest.approx(delay_s)
 
 
-def finite(top: float) -> Any:  # noqa: ANN401 (a strategy)
+def finite(top: float) -> Any:
     return st.floats(0.0, top, allow_nan=False)
 
 
-@law(st.builds(Retry, st.just(9), finite(1e5), st.floats(1.0, 100.0), st.none() | finite(1e5), finite(1.0)), st.integers(1, 9), finite(1.0))
-def test_the_delay_is_never_more_than_its_cap_nor_less_than_its_sure_share(retry: Retry, attempt: int, chance: float) -> None:
+@law(
+    st.builds(Retry, st.just(9), finite(1e5), st.floats(1.0, 100.0), st.none() | finite(1e5), finite(1.0)),
+    st.integers(1, 9),
+    finite(1.0),
+)
+def test_the_delay_is_never_more_than_its_cap_nor_less_than_its_sure_share(
+    retry: Retry, attempt: int, chance: float
+) -> None:
     longest = LONGEST_DELAY_S if retry.max_delay_s is None else retry.max_delay_s
     whole = retry.delay_s * retry.backoff_factor ** (attempt - 1)
 
@@ -73,13 +79,19 @@ def test_the_delay_is_never_more_than_its_cap_nor_less_than_its_sure_share(retry
     assert delay_s >= min(whole * (1.0 - retry.jitter), longest) * (1 - 1e-9)
 
 
-@law(st.builds(Retry, st.just(2000), finite(1.0), st.floats(1.0, 1e3), finite(60.0), finite(1.0)), st.integers(1, 2000), finite(1.0))
+@law(
+    st.builds(Retry, st.just(2000), finite(1.0), st.floats(1.0, 1e3), finite(60.0), finite(1.0)),
+    st.integers(1, 2000),
+    finite(1.0),
+)
 def test_no_number_of_attempts_overflows(retry: Retry, attempt: int, chance: float) -> None:
     assert retry.max_delay_s is not None
     assert 0.0 <= delay_before_next_s(retry, attempt, chance) <= retry.max_delay_s
 
 
-@pytest.mark.xfail(strict=True, reason="delay_s * factor is inf where the power alone still is finite, and inf * 0 is nan")
+@pytest.mark.xfail(
+    strict=True, reason="delay_s * factor is inf where the power alone still is finite, and inf * 0 is nan"
+)
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
 def test_a_product_that_overflows_is_capped_as_well(jitter: float) -> None:
     delay_s = delay_before_next_s(Retry(9, delay_s=10.0, backoff_factor=1e154, max_delay_s=30.0, jitter=jitter), 3, 1.0)
@@ -156,7 +168,7 @@ def test_a_flight_that_was_struck_off_still_tries_again_for_those_who_wait() -> 
     ("retry", "attempt", "retryable"),
     [(NO_RETRY, 1, True), (TWICE, 2, True), (TWICE, 1, False), (TWICE, 3, True)],
 )
-def test_the_last_attempt_fails_the_flight(retry: Retry, attempt: int, retryable: bool) -> None:  # noqa: FBT001 (a row)
+def test_the_last_attempt_fails_the_flight(retry: Retry, attempt: int, retryable: bool) -> None:
     expect(
         state(flight(retry=retry, attempt=attempt)),
         FetchFailed(1, "down", now=100.0, retryable=retryable),
@@ -182,9 +194,9 @@ def test_a_flight_is_tried_as_often_as_it_may_be(attempts: int) -> None:
 
 
 def test_a_later_attempt_may_succeed() -> None:
-    after, effects = run(state(flight(retry=TWICE)), FetchFailed(1, "down", 0.0), RetryDue(1), FetchSucceeded(1, "news", 9.0))
+    after, effects = run(
+        state(flight(retry=TWICE)), FetchFailed(1, "down", 0.0), RetryDue(1), FetchSucceeded(1, "news", 9.0)
+    )
 
     assert after == state(entries={"feed": entry(at=9.0, ttl_s=None)})
     assert [type(effect).__name__ for effect in effects] == ["Save", "Settle"]
-
-

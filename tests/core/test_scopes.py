@@ -6,7 +6,18 @@ import itertools
 
 import pytest
 
-from cachemesh.core import GLOBAL_OWNER, SESSION_OWNER, CacheScope, Get, Invalidate, Owner, Refresh, Refusal, Refuse, StartFetch
+from cachemesh.core import (
+    GLOBAL_OWNER,
+    SESSION_OWNER,
+    CacheScope,
+    Get,
+    Invalidate,
+    Owner,
+    Refresh,
+    Refusal,
+    Refuse,
+    StartFetch,
+)
 from cachemesh.core.scopes import owner_of, visible_owners
 from tests.core.rows import ALICE, BOB, expect, run, state
 
@@ -31,7 +42,9 @@ OWNERS = [
 
 
 @pytest.mark.parametrize(("scope", "active_user", "viewer", "owner"), OWNERS)
-def test_a_scope_names_an_owner(scope: CacheScope, active_user: str | None, viewer: str | None, owner: Owner | None) -> None:
+def test_a_scope_names_an_owner(
+    scope: CacheScope, active_user: str | None, viewer: str | None, owner: Owner | None
+) -> None:
     assert owner_of(scope, active_user, viewer) == owner
 
 

@@ -19,8 +19,8 @@ from cachemesh.core import (
     Join,
     Load,
     Refresh,
-    Refusal,
     RefreshSource,
+    Refusal,
     Refuse,
     Reply,
     StartFetch,
@@ -112,7 +112,11 @@ def test_two_fetches_do_not_wait_for_each_other() -> None:
 
 def test_a_circle_of_many_is_seen_as_well() -> None:
     before = state(
-        flight(1, "a", waits_on=[5, 2]), flight(2, "b", waits_on=[3]), flight(3, "c", waits_on=[5, 4]), flight(4, "d"), flight(5, "e")
+        flight(1, "a", waits_on=[5, 2]),
+        flight(2, "b", waits_on=[3]),
+        flight(3, "c", waits_on=[5, 4]),
+        flight(4, "d"),
+        flight(5, "e"),
     )
     expect(before, ask("a", within=inside((4, "d"))), before, REENTRANT)
 
@@ -251,7 +255,9 @@ def test_whoever_stopped_waiting_may_be_waited_for() -> None:
     assert after == state(flight(1, "a"), flight(2, "b", waits_on=[1]))
 
 
-@pytest.mark.xfail(strict=True, reason="waits_on is a set: of two waits of one fetch for one flight, the first to stop ends both")
+@pytest.mark.xfail(
+    strict=True, reason="waits_on is a set: of two waits of one fetch for one flight, the first to stop ends both"
+)
 def test_a_second_wait_for_the_same_outlives_the_first() -> None:
     """A fetch that gathers `get("b")` twice, and has one of them cancelled, still waits for "b"."""
     _, effects = run(
