@@ -16,3 +16,9 @@ test:  ## all but the soak
 
 bench:  ## figures against the floors and the peers; some minutes
 	$(PYTHON) -m benchmarks
+
+.PHONY: mutants
+mutants:  ## does a test fail for each small change of the core? Some ten minutes
+	rm -rf mutants
+	CACHEMESH_EXAMPLES=8 $(PYTHON) -m mutmut run --max-children 2
+	$(PYTHON) tests/core/mutants.py

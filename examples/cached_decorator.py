@@ -32,7 +32,7 @@ cache = Cache()
 sync_cache = SyncCache()
 
 
-@cached(cache, key="article:{language}:{title}", ttl=300, policy=CachePolicy.STALE_WHILE_REVALIDATE)
+@cached(cache, key="{language}/{title}", ttl=300, policy=CachePolicy.STALE_WHILE_REVALIDATE)
 async def article(title: str, *, language: str = "en") -> Result[Article, str]:
     """The article under `title`."""
     requests.append(f"{language}/{title}")
@@ -60,8 +60,8 @@ async def main() -> None:
     assert requests == ["en/Ada"]
 
     # Each argument has its part in the key, and the separator cannot be smuggled in.
-    assert article.key("Ada") == "article:en:Ada"
-    assert article.key("x", language="en:Ada") != article.key("Ada:x", language="en")
+    assert article.key("Ada") == "en/Ada"
+    assert article.key("b/c", language="a") != article.key("c", language="a/b")
     assert await article("Ada", language="de") == Success(Article("Ada", "de"))
     assert await article("Eve") == Failure("no such article"), "a failure is not remembered unless that is asked for"
 

@@ -15,7 +15,7 @@ from typing import Final
 from returns.future import FutureResult, future_safe
 from returns.io import IOFailure, IOSuccess
 from returns.pipeline import flow
-from returns.pointfree import bind_result, lash, map_
+from returns.pointfree import bind_result, map_
 from returns.result import Failure, Result, Success, safe
 
 from cachemesh import Cache, CacheError, FetchRaised, RetryOptions
@@ -53,6 +53,10 @@ def plausible(rate: Rate) -> Result[Rate, Exception]:
     return Success(rate) if 0 < rate.usd < 10 else Failure(ValueError(f"{rate.usd} dollars"))
 
 
+def shown(rate: Rate) -> str:
+    return f"{rate.usd} dollars"
+
+
 async def main() -> None:
     exchange = Exchange()
     async with Cache(default_ttl=60, retry=RetryOptions.DEFAULTS) as cache:
@@ -80,14 +84,8 @@ async def main() -> None:
         assert await rate_of("???").lash(lambda _: FutureResult.from_value(Rate(1.0))) == IOSuccess(Rate(1.0))
 
         # The same, point-free.
-        shown = flow(
-            cache.get("EUR", lambda: exchange.quote("EUR")),
-            FutureResult,
-            bind_result(parsed),
-            map_(lambda rate: f"{rate.usd:.2f}"),
-            lash(lambda _: FutureResult.from_value("n/a")),
-        )
-        assert await shown == IOSuccess("1.25")
+        in_dollars = flow(rate_of("EUR"), bind_result(plausible), map_(shown))
+        assert await in_dollars == IOSuccess("1.25 dollars")
 
         # Without the rails a Result answers just as well; what a fetcher raised is an error like any other.
         async def raising() -> Result[str, Exception]:

@@ -1,7 +1,7 @@
 """A server that answers many users at once from one cache, each out of a partition of its own.
 
-A real server on a loopback socket, a line a request: `<user> <path>`. Each request makes
-a view with `cache.for_user(user)`. The user's profile is cached in the user
+A real server on a loopback socket, a line a request: `<user> <path>`. Each
+request makes a view with `cache.for_user(user)`. The user's profile is cached in the user
 scope, the news of the day in the global one; both handlers name the same key,
 "page", and never meet.
 """
@@ -62,7 +62,6 @@ class Server:
             writer.write(f"{await self.respond(user, path)}\n".encode())
             await writer.drain()
         writer.close()
-        await writer.wait_closed()
 
 
 async def visit(port: int, user: str, paths: list[str]) -> list[str]:
@@ -72,8 +71,9 @@ async def visit(port: int, user: str, paths: list[str]) -> list[str]:
     for path in paths:
         writer.write(f"{user} {path}\n".encode())
         pages.append((await reader.readline()).decode().strip())
+    writer.write_eof()
+    await reader.read()
     writer.close()
-    await writer.wait_closed()
     return pages
 
 

@@ -14,7 +14,6 @@ from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope
 from cachemesh.errors import CacheError, InvalidKey
 from cachemesh.shell.cache import Cache
-from cachemesh.shell.eviction import MAX_VISITS
 from cachemesh.shell.face import NO_PLAIN_HITS, Face
 from cachemesh.shell.key_template import KeyTemplate
 from cachemesh.shell.ports import DEFAULT, Default, Ttl
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     from returns.io import IOResult
 
+    from cachemesh.shell.eviction import Resident
     from cachemesh.shell.options import RetryOptions
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.sync_cache import SyncCache
@@ -176,7 +176,7 @@ def cached(
     return cast("AsyncDecorator | SyncDecorator", decorate)
 
 
-def is_plain(cache: Face, policy: CachePolicy, scope: CacheScope, *, always_revalidate: bool) -> Mapping[str, Any]:
+def is_plain(cache: Face, policy: CachePolicy, scope: CacheScope, *, always_revalidate: bool) -> Mapping[str, Resident]:
     """The table in which a call may look for its hit by itself."""
     serves = policy.fresh is SERVE and not always_revalidate and scope is CacheScope.GLOBAL
     return cache.plain if serves else NO_PLAIN_HITS
@@ -199,39 +199,53 @@ class Functions:
         self._get_options = get_options
         self._refresh_options = refresh_options
 
-    def async_get(self, plain: Mapping[str, Any]) -> Callable[..., Coroutine[Any, Any, Answer]]:
+    def async_get(self, plain: Mapping[str, Resident]) -> Callable[..., Coroutine[Any, Any, Answer]]:
         ask = self.ask
-        prefix, suffix, arity = self._template.shortcut
+        shortcut = self._template.shortcut
 
         async def get(*args: Any, **kwargs: Any) -> Answer:  # noqa: ANN401 (the function's own arguments)
-            if len(args) == arity and not kwargs and type(args[0]) is str:
-                resident = plain.get(prefix + args[0] + suffix)
-                if resident is not None and resident.expires_at > monotonic():
-                    if resident.visits < MAX_VISITS:
-                        resident.visits += 1
-                    answer: Answer = resident.answer
-                    return answer
             asked = ask(args, kwargs)
             return asked if isinstance(asked, Failure) else await asked
 
-        return get
+        if shortcut is None:
+            return get
+        prefix, suffix = shortcut.prefix, shortcut.suffix
 
-    def sync_get(self, plain: Mapping[str, Any]) -> Callable[..., Answer]:
+        async def get_one(argument: Any) -> Answer:  # noqa: ANN401 (the function's own argument)
+            if type(argument) is str:
+                resident = plain.get(f"{prefix}{argument}{suffix}")
+                if resident is not None and resident.expires_at > monotonic():
+                    if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                        resident.visits += 1
+                    return resident.answer
+            asked = ask((argument,), {})
+            return asked if isinstance(asked, Failure) else await asked
+
+        return shortcut.named(get_one)
+
+    def sync_get(self, plain: Mapping[str, Resident]) -> Callable[..., Answer]:
         ask = self.ask
-        prefix, suffix, arity = self._template.shortcut
+        shortcut = self._template.shortcut
 
         def get(*args: Any, **kwargs: Any) -> Answer:  # noqa: ANN401 (the function's own arguments)
-            if len(args) == arity and not kwargs and type(args[0]) is str:
-                resident = plain.get(prefix + args[0] + suffix)
-                if resident is not None and resident.expires_at > monotonic():
-                    if resident.visits < MAX_VISITS:
-                        resident.visits += 1
-                    answer: Answer = resident.answer
-                    return answer
             asked: Answer = ask(args, kwargs)
             return asked
 
-        return get
+        if shortcut is None:
+            return get
+        prefix, suffix = shortcut.prefix, shortcut.suffix
+
+        def get_one(argument: Any) -> Answer:  # noqa: ANN401 (the function's own argument)
+            if type(argument) is str:
+                resident = plain.get(f"{prefix}{argument}{suffix}")
+                if resident is not None and resident.expires_at > monotonic():
+                    if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                        resident.visits += 1
+                    return resident.answer
+            asked: Answer = ask((argument,), {})
+            return asked
+
+        return shortcut.named(get_one)
 
     def ask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
         key = self._key(args, kwargs)

@@ -16,10 +16,12 @@ that many deaths in the main queue make it lose a live one a little early.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cachemesh.shell.outcomes import Answer
 
 MAX_VISITS: Final = 3
 PROMOTING_VISITS: Final = 2
@@ -49,7 +51,7 @@ class Resident:
 
     def __init__(  # noqa: PLR0913 - its fields are its arguments
         self,
-        answer: Any,  # noqa: ANN401 - a Result of any two types
+        answer: Answer,
         created_at: float,
         ttl_s: float | None,
         expires_at: float,

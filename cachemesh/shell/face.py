@@ -23,10 +23,11 @@ from cachemesh.shell.runtime import Runtime, refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cachemesh.shell.eviction import Resident
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
 
-NO_PLAIN_HITS: Final[Mapping[str, Any]] = MappingProxyType({})
+NO_PLAIN_HITS: Final[Mapping[str, Resident]] = MappingProxyType({})
 """What the hit path looks into where a hit has more to do than to answer."""
 
 
@@ -39,14 +40,14 @@ class Face:
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
-        self._plain: Mapping[str, Any] = runtime.state.plain if runtime.reads_plainly else NO_PLAIN_HITS
+        self._plain: Mapping[str, Resident] = runtime.state.plain if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:
         of = "" if self._viewer is None else " for a user"
         return f"<{type(self).__name__}{of}: {self._runtime.state.census.count} entries>"
 
     @property
-    def plain(self) -> Mapping[str, Any]:
+    def plain(self) -> Mapping[str, Resident]:
         """The table in which a hit may be looked up by itself; empty where a hit has more to do."""
         return self._plain
 

@@ -139,7 +139,7 @@ def as_map(table: Mapping[Any, Any]) -> Any:
 
 
 def expect(before: State[str], command: Command[str], after: State[str], *effects: object) -> None:
-    """The row: `command` in `before` leads to `after` and orders `effects`. Where nothing changes, to `before` itself."""
+    """The row: `command` in `before` leads to `after` and orders `effects`; unchanged, it is the same."""
     reached, ordered = reduce(before, command)
 
     assert (reached, ordered) == (after, effects)

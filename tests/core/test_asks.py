@@ -213,7 +213,7 @@ def test_a_flight_of_the_own_event_loop_is_found_behind_others() -> None:
 
 # Wishes are merged
 
-# under way: persist, ttl_s, store_failures, retry; the joiner's policy, ttl_s, store_failures, retry; what is flown then
+# under way: persist, ttl_s, store_failures, retry; the joiner's policy, ttl_s, store_failures, retry; the result
 MERGED = [
     pytest.param(
         (True, 9.0, False, NO_RETRY), (CACHE_FIRST, 5.0, False, NO_RETRY), (True, 5.0, False, NO_RETRY), id="shorter"

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cachemesh.core import GLOBAL_OWNER, Partition, State
+from cachemesh.core import GLOBAL_OWNER, CacheScope, Get, Owner, Partition, State, reduce
 from cachemesh.core.carriers import Table, persistent
 from cachemesh.core.model import settled
 from tests.core.rows import ALICE, as_map, entry, failed, flight, law, state
@@ -100,3 +100,16 @@ def test_a_partition_in_its_place_changes_nothing() -> None:
     assert settled(here.partitions, ALICE, Partition()) is here.partitions
     assert dict(settled(here.partitions, ALICE, partition).items()) == {GLOBAL_OWNER: partition, ALICE: partition}
     assert dict(settled(here.partitions, GLOBAL_OWNER, Partition()).items()) == {}
+
+
+def test_a_carrier_is_told_whose_partition_it_makes() -> None:
+    asked: list[Owner] = []
+
+    class Curious(State[str], frozen=True):
+        def blank(self, owner: Owner) -> Partition[str]:
+            asked.append(owner)
+            return super().blank(owner)
+
+    reduce(Curious(), Get("feed", 0.0, 1, scope=CacheScope.USER, viewer="alice"))
+
+    assert asked == [ALICE]

@@ -516,5 +516,5 @@ def test_a_refresh_behind_a_reader_and_a_load_go_on_without_anybody(source: Refr
 
 
 def test_a_flight_is_at_its_first_attempt_and_waits_for_nobody() -> None:
-    plain = Flight(1, GLOBAL_OWNER, "feed", 0, FETCH, RefreshSource.CACHE_MISS, True, None, False)  # noqa: FBT003 (positional)
+    plain = Flight(1, GLOBAL_OWNER, "feed", 0, FETCH, RefreshSource.CACHE_MISS, True, None, False)  # noqa: FBT003
     assert plain == replace(flight(), persist=True)

@@ -40,7 +40,7 @@ OWNERS = (GLOBAL_OWNER, SESSION_OWNER, ALICES_SESSION, BOBS_SESSION, ALICE, BOB)
 
 
 def everywhere(*gone: Owner, key: str | None = None, active_user: str | None = "bob") -> State[str]:
-    """Everyone has "feed", failed at "me", and is fetching "feed"; but nothing of whom is `gone`, or nothing under `key`."""
+    """Everyone has "feed", failed at "me", fetches "feed"; but of whom is `gone` nothing, or nothing under `key`."""
     left = [owner for owner in OWNERS if owner not in gone or key is not None]
     hit = {(owner, key) for owner in gone}
     return state(

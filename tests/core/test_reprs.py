@@ -28,7 +28,7 @@ from cachemesh.core import (
 from cachemesh.core.model import OPAQUE, Redacted
 from tests.core.rows import ALICE, entry, failed, members, state
 
-SECRET = "what the user said"
+SECRET = "what the user said"  # noqa: S105
 ENTRY, FAILED = Entry(SECRET, 1.0, 2.0, 3.0), Failed(SECRET, 1.0, 2.0, 3.0)
 
 SHOWN: list[tuple[Any, str]] = [
@@ -96,9 +96,7 @@ def test_rich_shows_no_answer_either(shown: object) -> None:
 
 def test_whatever_carries_an_answer_hides_it() -> None:
     """Also a command or an effect that is still to be written."""
-    carriers = [
-        each for each in (*members(Command), *members(Effect), Entry, Failed) if OPAQUE & fields_of(each)
-    ]
+    carriers = [each for each in (*members(Command), *members(Effect), Entry, Failed) if OPAQUE & fields_of(each)]
 
     assert all(issubclass(each, Redacted) for each in carriers)
     assert {type(each) for each, _ in SHOWN} == set(carriers)

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
+from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from cachemesh.testing.clock import VirtualClock
 
 Answer: TypeAlias = "Result[Any, Any]"
-Outcome: TypeAlias = "Answer | BaseException | Callable[..., Answer]"
+Outcome: TypeAlias = "Answer | BaseException | Callable[..., Any]"
 Event: TypeAlias = tuple[object, ...]
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -89,7 +90,11 @@ class Recorder(CacheLogger):
 
 
 class Fetch(ABC):
-    """A fetcher that answers from a script; the last outcome repeats. It notes the arguments of every call."""
+    """A fetcher that answers from a script; the last outcome repeats. It notes the arguments of every call.
+
+    An outcome is an answer, an exception to raise, or a function that is called
+    for the answer: with the fetcher's arguments, and awaited where it is `Cache` that fetches.
+    """
 
     def __init__(self, outcomes: tuple[Outcome, ...], takes: float) -> None:
         assert outcomes, "a fetcher needs something to answer"
@@ -115,7 +120,7 @@ class Fetch(ABC):
         return self._outcomes[min(len(self.arguments), len(self._outcomes)) - 1]
 
     @staticmethod
-    def _leave(outcome: Outcome, arguments: tuple[Any, ...]) -> Answer:
+    def _leave(outcome: Outcome, arguments: tuple[Any, ...]) -> Any:
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome if isinstance(outcome, Result) else outcome(*arguments)
@@ -128,13 +133,14 @@ class AsyncFetch(Fetch):
         super().__init__(outcomes, takes)
         self._gate = asyncio.Event() if held else None
 
-    async def __call__(self, *arguments: Any) -> Answer:
+    async def __call__(self, *arguments: Any) -> Any:
         outcome = self._enter(arguments)
         if self._gate is not None:
             await self._gate.wait()
         if self._takes:
             await asyncio.sleep(self._takes)
-        return self._leave(outcome, arguments)
+        answer = self._leave(outcome, arguments)
+        return await answer if isawaitable(answer) else answer
 
     def release(self) -> None:
         assert self._gate is not None
@@ -149,7 +155,7 @@ class SyncFetch(Fetch):
         self._clock = clock
         self._gate = threading.Event() if held else None
 
-    def __call__(self, *arguments: Any) -> Answer:
+    def __call__(self, *arguments: Any) -> Any:
         outcome = self._enter(arguments)
         if self._gate is not None:
             assert self._gate.wait(PATIENCE_S), "nobody released this fetch"
@@ -328,10 +334,6 @@ class Face(Calls[Answer]):
         """A token keeper of this face's kind."""
 
     @abstractmethod
-    def nested(self, call: Callable[[Any], Any], *, after_a_pause: bool = False) -> Callable[[], Any]:
-        """A fetcher that answers what `call(cache)` answers."""
-
-    @abstractmethod
     def concurrently(
         self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
     ) -> list[Answer]:
@@ -394,15 +396,6 @@ class AsyncFace(Face):
 
     def keeper(self, *tokens: str) -> AsyncKeeper:
         return AsyncKeeper(tokens)
-
-    def nested(self, call: Callable[[Any], Any], *, after_a_pause: bool = False) -> Callable[[], Any]:
-        async def fetch() -> Answer:
-            if after_a_pause:
-                await asyncio.sleep(1)
-            answer: Answer = await call(self.cache)
-            return answer
-
-        return fetch
 
     def concurrently(
         self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
@@ -499,15 +492,6 @@ class SyncFace(Face):
 
     def keeper(self, *tokens: str) -> SyncKeeper:
         return SyncKeeper(tokens)
-
-    def nested(self, call: Callable[[Any], Any], *, after_a_pause: bool = False) -> Callable[[], Any]:
-        def fetch() -> Answer:
-            if after_a_pause:
-                self.clock.sleep(1)
-            answer: Answer = call(self.cache)
-            return answer
-
-        return fetch
 
     def concurrently(
         self, count: int, call: Callable[[Calls[Pending]], Pending], then: Callable[[], None]
