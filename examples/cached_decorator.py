@@ -67,11 +67,11 @@ async def main() -> None:
 
     # A newer revision is seen after `.refresh`, or after `.invalidate`.
     WIKI["Ada", "en"] = replace(WIKI["Ada", "en"], revision=2)
-    assert (await article("Ada")).unwrap().revision == 1
-    assert (await article.refresh("Ada")).unwrap().revision == 2
+    assert await article("Ada") == Success(Article("Ada", "en", revision=1))
+    assert await article.refresh("Ada") == Success(Article("Ada", "en", revision=2))
     WIKI["Ada", "en"] = replace(WIKI["Ada", "en"], revision=3)
     article.invalidate("Ada")
-    assert (await article("Ada")).unwrap().revision == 3
+    assert await article("Ada") == Success(Article("Ada", "en", revision=3))
 
     assert await shouted("Ada", "en") == IOSuccess("ADA")
     assert cache.peek(shouted.key("Ada", "en")) == Success("ADA")

@@ -68,10 +68,11 @@ def retry_in_no_time() -> None:
     """A clock that can sleep is what retries wait with: two hours of back-off take none."""
     clock = VirtualClock()
     attempts: list[float] = []
+    answers = iter([Failure("busy"), Failure("busy"), Failure("busy"), Success("at last")])
 
     def flaky() -> Result[str, str]:
         attempts.append(clock())
-        return Failure("busy") if len(attempts) < 4 else Success("at last")
+        return next(answers)
 
     patient = RetryOptions(max_attempts=5, delay=3600, backoff_factor=2, max_delay=7200)
     with SyncCache(clock=clock, retry=patient) as cache:

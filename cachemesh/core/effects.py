@@ -150,7 +150,7 @@ class DropPartition(Struct, frozen=True):
     """All of an owner is gone, `keys` among it: the store's part of it too. `ends`: nobody will come back to it."""
 
     owner: Owner
-    keys: tuple[str, ...]
+    keys: frozenset[str]
     ends: bool
 
 
@@ -173,7 +173,7 @@ class LogScopeCleared(Struct, frozen=True):
     """Partitions were dropped, and these keys with them."""
 
     reason: str
-    keys: tuple[tuple[Owner, str], ...]
+    keys: frozenset[tuple[Owner, str]]
 
 
 class LogEvict(Struct, frozen=True):

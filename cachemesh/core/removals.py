@@ -115,7 +115,7 @@ def without_key(partition: Partition[A], key: str) -> Partition[A]:
 
 def drop_and_log(state: State[A], owners: list[Owner], reason: str, *, ends: bool) -> Step[A]:
     state, drops = drop(state, owners, ends=ends)
-    keys = tuple((each.owner, key) for each in drops for key in each.keys)
+    keys = frozenset((each.owner, key) for each in drops for key in each.keys)
     return state, (*drops, *((LogScopeCleared(reason, keys),) if keys else ()))
 
 
@@ -125,7 +125,7 @@ def drop(state: State[A], owners: Iterable[Owner], *, ends: bool) -> tuple[State
     drops = []
     for owner in owners:
         partition = partitions.get(owner)
-        keys = () if partition is None else tuple(sorted({*partition.entries, *partition.failures}))
+        keys = frozenset() if partition is None else frozenset((*partition.entries, *partition.failures))
         drops.append(DropPartition(owner, keys, ends))
         if partition is not None:
             partitions = partitions.discard(owner)

@@ -14,6 +14,7 @@ import random
 import threading
 import weakref
 from collections import deque
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec.structs import replace
@@ -85,7 +86,7 @@ class Runtime:
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.Lock()
-        self.state = LiveState.empty(has_store=store is not None)
+        self.state = LiveState.empty(has_store=store is not None, max_entries=settings.max_entries)
         self.flight_ids = itertools.count(1)
         self.domain_ids = itertools.count()
         self.is_closed = False
@@ -409,7 +410,7 @@ class Runtime:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
         self._call_store("clear", effect.owner, None)
-        for key in effect.keys:
+        for key in self._watches.keys(effect.owner) & effect.keys:
             self._announce(effect.owner, key, Failure(CacheMiss(key)))
         if effect.ends and effect.owner[0] is CacheScope.USER:
             for mailbox in self._watches.leave(effect.owner):
@@ -563,7 +564,7 @@ class Runtime:
         self.tell("on_clear")
 
     def _report_scope_cleared(self, effect: effects.LogScopeCleared) -> None:
-        keys = [shown_key(owner, key) for owner, key in effect.keys]
+        keys = [shown_key(owner, key) for owner, key in sorted(effect.keys, key=itemgetter(1))]
         for key in keys:
             self.tell("on_invalidate", key)
         self.tell("on_scope_cleared", effect.reason, keys)

@@ -106,6 +106,10 @@ class WatchTable:
             if not by_key:
                 del self.boxes[owner]
 
+    def keys(self, owner: Owner) -> frozenset[str]:
+        """The keys of `owner` that somebody watches."""
+        return frozenset(self.boxes.get(owner, ()))
+
     def watching(self, owner: Owner, key: str) -> list[Mailbox]:
         boxes = self.boxes.get(owner, {}).get(key)
         return [] if boxes is None else _alive(boxes)

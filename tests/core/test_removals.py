@@ -53,11 +53,11 @@ def everywhere(*gone: Owner, key: str | None = None, active_user: str | None = "
 
 
 def dropped(owner: Owner, *, ends: bool, keys: tuple[str, ...] = ("feed", "me")) -> DropPartition:
-    return DropPartition(owner, keys, ends)
+    return DropPartition(owner, frozenset(keys), ends)
 
 
 def logged(reason: str, *owners: Owner) -> LogScopeCleared:
-    return LogScopeCleared(reason, tuple(itertools.product(owners, ("feed", "me"))))
+    return LogScopeCleared(reason, frozenset(itertools.product(owners, ("feed", "me"))))
 
 
 # By name
@@ -164,7 +164,7 @@ def test_the_keys_of_a_partition_are_named_once_and_in_order() -> None:
         ClearScope(GLOBAL),
         state(),
         dropped(GLOBAL_OWNER, ends=False, keys=("a", "b", "c", "d")),
-        LogScopeCleared("clear_scope:global", tuple((GLOBAL_OWNER, key) for key in "abcd")),
+        LogScopeCleared("clear_scope:global", frozenset((GLOBAL_OWNER, key) for key in "abcd")),
     )
 
 
@@ -193,7 +193,7 @@ def test_the_same_user_again_is_no_news(user_id: str | None) -> None:
 
 
 def test_a_user_of_whom_there_is_nothing_leaves_the_store() -> None:
-    expect(state(active_user="bob"), SetActiveUser(None), state(), DropPartition(BOB, (), ends=True))
+    expect(state(active_user="bob"), SetActiveUser(None), state(), DropPartition(BOB, frozenset(), ends=True))
 
 
 def test_what_is_fetched_for_a_user_who_left_is_told_and_stored_nowhere() -> None:
@@ -229,13 +229,13 @@ def test_a_session_ends_with_its_user(active_user: str | None, viewer: str | Non
 
 
 def test_a_session_of_which_there_is_nothing_ends_in_the_store() -> None:
-    expect(state(), EndSession(), state(), DropPartition(SESSION_OWNER, (), ends=True))
+    expect(state(), EndSession(), state(), DropPartition(SESSION_OWNER, frozenset(), ends=True))
     expect(
         state(active_user="bob"),
         EndSession(),
         state(),
-        DropPartition(SESSION_OWNER, (), ends=True),
-        DropPartition(BOB, (), ends=True),
+        DropPartition(SESSION_OWNER, frozenset(), ends=True),
+        DropPartition(BOB, frozenset(), ends=True),
     )
 
 
@@ -283,7 +283,7 @@ def test_a_scope_of_which_memory_holds_nothing_is_cleared_in_the_store(
     owners: tuple[Owner, ...],
 ) -> None:
     before = state(active_user=active_user)
-    expect(before, ClearScope(scope, viewer), before, *(DropPartition(owner, (), ends=False) for owner in owners))
+    expect(before, ClearScope(scope, viewer), before, *(DropPartition(owner, frozenset(), ends=False) for owner in owners))
 
 
 def test_the_callers_own_partition_of_a_scope_is_cleared_beside_others() -> None:
@@ -291,9 +291,9 @@ def test_the_callers_own_partition_of_a_scope_is_cleared_beside_others() -> None
         state(entries={(ALICE, "feed"): entry()}, active_user="bob"),
         ClearScope(USER),
         state(active_user="bob"),
-        DropPartition(ALICE, ("feed",), ends=False),
-        DropPartition(BOB, (), ends=False),
-        LogScopeCleared("clear_scope:user", ((ALICE, "feed"),)),
+        DropPartition(ALICE, frozenset({"feed"}), ends=False),
+        DropPartition(BOB, frozenset(), ends=False),
+        LogScopeCleared("clear_scope:user", frozenset({(ALICE, "feed")})),
     )
 
 

@@ -395,9 +395,13 @@ class ThreadWorld:
         waiting = sum(len(each) for each in model.waiting.values())
         deadline = time.monotonic() + MATCH_S
         while time.monotonic() < deadline:
-            answered = len(self.answers)
             lives = list(self.cache._runtime.lives.values())  # noqa: SLF001 (who waits is nowhere to be seen)
-            if set(self.gates) == parked and sum(live.waiting for live in lives) == waiting and answered == self.expected:
+            if (
+                set(self.gates) == parked
+                and len(lives) == len(parked)
+                and sum(live.waiting for live in lives) == waiting
+                and len(self.answers) == self.expected
+            ):
                 return
             time.sleep(0.0002)
 

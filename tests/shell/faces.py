@@ -329,6 +329,10 @@ class Face(Calls[Answer]):
         Each call `takes` so many virtual seconds, and when `held`, waits for `release()` first.
         """
 
+    def nested(self, call: Callable[[Any], Any], *, after_a_pause: bool = False) -> Fetch:
+        """A fetcher that answers what `call(cache)` answers."""
+        return self.fetcher(lambda: call(self.cache), takes=1.0 if after_a_pause else 0.0)
+
     @abstractmethod
     def keeper(self, *tokens: str) -> Keeper:
         """A token keeper of this face's kind."""

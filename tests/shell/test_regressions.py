@@ -265,11 +265,16 @@ def test_b07_a_watch_in_the_user_scope_without_a_user_hears_nobodys_data(face: F
     assert heard.results == [Failure(NoActiveUser("me"))]
 
 
-@pytest.mark.parametrize("takes", [0, 1], ids=["directly", "after a pause"])
+@pytest.mark.parametrize("after_a_pause", [False, True], ids=["directly", "after a pause"])
 @pytest.mark.parametrize("policy", [CachePolicy.CACHE_FIRST, CachePolicy.NETWORK_FIRST, CachePolicy.NETWORK_ONLY, SWR])
-def test_b08_a_fetcher_that_asks_for_its_own_key_is_told_so(face: Face, policy: CachePolicy, takes: float) -> None:
+def test_b08_a_fetcher_that_asks_for_its_own_key_is_told_so(
+    face: Face,
+    policy: CachePolicy,
+    *,
+    after_a_pause: bool,
+) -> None:
     inner = face.fetcher(Success("inner"))
-    fetch = face.fetcher(lambda: face.cache.get("k", inner, policy=policy), takes=takes)
+    fetch = face.nested(lambda cache: cache.get("k", inner, policy=policy), after_a_pause=after_a_pause)
 
     assert face.get("k", fetch, policy=policy) == Failure(ReentrantFetch("k"))
     assert inner.calls == 0
@@ -280,19 +285,19 @@ def test_b08_a_fetcher_that_passes_its_own_flight_by_is_told_so_too(face: Face) 
     """Nothing would wait here; it would only recurse, as deep as the fetcher likes."""
     inner = face.fetcher(Success("inner"))
 
-    def invalidate_and_ask() -> Any:
-        face.cache.invalidate("k")
-        return face.cache.get("k", inner)
+    def invalidate_and_ask(cache: Any) -> Any:
+        cache.invalidate("k")
+        return cache.get("k", inner)
 
-    bypassing = face.fetcher(lambda: face.cache.get("k", inner, policy=CachePolicy.NETWORK_ONLY))
+    bypassing = face.nested(lambda cache: cache.get("k", inner, policy=CachePolicy.NETWORK_ONLY))
     assert face.get("k", bypassing) == Failure(ReentrantFetch("k"))
-    assert face.get("k", face.fetcher(invalidate_and_ask)) == Failure(ReentrantFetch("k"))
+    assert face.get("k", face.nested(invalidate_and_ask)) == Failure(ReentrantFetch("k"))
     assert inner.calls == 0
 
 
 def test_b08_fetchers_that_ask_for_each_others_keys_are_told_so(face: Face) -> None:
-    a: Fetch = face.fetcher(lambda: face.cache.get("b", b))
-    b: Fetch = face.fetcher(lambda: face.cache.get("a", a))
+    a: Fetch = face.nested(lambda cache: cache.get("b", b))
+    b: Fetch = face.nested(lambda cache: cache.get("a", a))
 
     assert face.get("a", a) == Failure(ReentrantFetch("a"))
     assert (a.calls, b.calls) == (1, 1)
@@ -313,7 +318,7 @@ def test_b08_fetches_under_way_that_come_to_wait_for_each_other_are_told_so(face
 def test_b08_a_fetcher_may_ask_for_another_key(face: Face) -> None:
     inner = face.fetcher(Success("inner"))
 
-    assert face.get("outer", face.fetcher(lambda: face.cache.get("inner", inner))) == Success("inner")
+    assert face.get("outer", face.nested(lambda cache: cache.get("inner", inner))) == Success("inner")
     assert face.get("outer", inner) == face.get("inner", inner) == Success("inner")
     assert inner.calls == 1
 
