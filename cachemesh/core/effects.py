@@ -210,4 +210,3 @@ Effect: TypeAlias = (
 Effects: TypeAlias = tuple[Effect[A], ...]
 
 NO_EFFECTS: Final = ()
-

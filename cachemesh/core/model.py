@@ -8,11 +8,11 @@ are two questions with two answers.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeAlias
+from typing import Any, Final, Generic, Self, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
-from typing_extensions import Self, TypeVar
+from typing_extensions import TypeVar
 
 from cachemesh.core.carriers import Map, persistent
 from cachemesh.core.retry import NO_RETRY, Retry
@@ -133,7 +133,7 @@ class Partition(Struct, Generic[A], frozen=True):
         failures: Map[str, Failed[A]],
         flights: Map[str, tuple[int, ...]],
     ) -> Partition[A]:
-        """This partition with other maps; itself where they are the same ones."""
+        """The same partition with other maps; itself where they are the same ones."""
         if entries is self.entries and failures is self.failures and flights is self.flights:
             return self
         return Partition(entries, failures, flights)
@@ -162,7 +162,7 @@ class State(Struct, Generic[A], frozen=True):
         return Partition()
 
     def moved(self, partitions: Map[Owner, Partition[A]], flights: Map[int, Flight]) -> Self:
-        """This state with other maps; itself where they are the same ones."""
+        """The same state with other maps; itself where they are the same ones."""
         if partitions is self.partitions and flights is self.flights:
             return self
         return replace(self, partitions=partitions, flights=flights)

@@ -84,7 +84,7 @@ class CachePolicy(Struct, frozen=True):
             msg = f"{self.name}: there is nothing to serve where an entry is missing"
             raise ValueError(msg)
 
-    def action(self, freshness: Freshness, always_revalidate: bool = False) -> Action:
+    def action(self, freshness: Freshness, always_revalidate: bool = False) -> Action:  # noqa: FBT002 (a keyword costs)
         """The cell of this row for `freshness`.
 
         `always_revalidate` widens the background refresh of a policy that has one to fresh entries.

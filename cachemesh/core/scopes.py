@@ -40,7 +40,7 @@ def owner_of(scope: CacheScope, active_user: str | None, viewer: str | None) -> 
 
 
 def visible_owners(scope: CacheScope | None, active_user: str | None, viewer: str | None) -> tuple[Owner, ...]:
-    """The owners that a read looks at, narrowest first: user, session, global; only the named one where one is named."""
+    """The owners that a read looks at, narrowest first: user, session, global; or the named one only."""
     scopes = (USER, SESSION, GLOBAL) if scope is None else (scope,)
     owners = (owner_of(each, active_user, viewer) for each in scopes)
     return tuple(owner for owner in owners if owner is not None)

@@ -99,12 +99,12 @@ class AsyncDomain:
         return loop.create_task(coroutine, context=context)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
-        """This domain's loop, which is the one that runs: cheaper than asking asyncio."""
+        """The domain's loop, which is the one that runs: cheaper than asking asyncio."""
         loop = self.loop()
         assert loop is not None
         return loop
 
-    async def _fly(self, live: LiveFlight) -> None:
+    async def _fly(self, live: LiveFlight) -> None:  # noqa: C901, PLR0912 (in one frame: every miss comes through here)
         WITHIN.set(live.ancestors())
         runtime = self._runtime
         answer: Answer

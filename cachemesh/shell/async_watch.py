@@ -8,15 +8,16 @@ import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from returns.result import Result
-from typing_extensions import Self
-
-from cachemesh.errors import CacheError
 from cachemesh.shell.watch import ENDED, NOTHING_YET, Mailbox, Subscription, Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
+
+    from returns.result import Result
+
+    from cachemesh.errors import CacheError
 
 T = TypeVar("T")
 E = TypeVar("E")

@@ -8,7 +8,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returns.result import Failure, Result
-from typing_extensions import Self
 
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
@@ -27,6 +26,7 @@ from cachemesh.shell.runtime import Runtime
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
+    from typing import Self
 
     from cachemesh.shell.live import Wish
     from cachemesh.shell.logging import CacheLogger
@@ -110,7 +110,7 @@ class Cache(Face):
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
                     if resident is not None and resident.expires_at > monotonic():
-                        if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                        if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                             resident.visits += 1
                         return resident.answer
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
@@ -256,9 +256,7 @@ class Cache(Face):
                 live.waiting += 1
                 falls_back = policy.after_failure is SERVE_STALE
                 return Boarding(live, falls_back, False, live.asked, live.fetch, live.options)
-        command = self._get_command(
-            key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain.domain_id
-        )
+        command = self._get_command(key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain.domain_id)
         if type(command) is Failure:
             return command
         if not is_alike or not runtime.reads_plainly:

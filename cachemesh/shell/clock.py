@@ -28,7 +28,7 @@ class Timekeeper:
 
 
 class GuardedClock:
-    """A user's clock. Where it raises or tells no finite number, the last good reading stands, and `report` hears of it."""
+    """A user's clock. Where it raises or tells no finite number, its last good reading stands; `report` hears of it."""
 
     __slots__ = ("_clock", "_last", "_report")
 

@@ -215,7 +215,7 @@ class Functions:
             if type(argument) is str:
                 resident = plain.get(f"{prefix}{argument}{suffix}")
                 if resident is not None and resident.expires_at > monotonic():
-                    if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                    if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                         resident.visits += 1
                     return resident.answer
             asked = ask((argument,), {})
@@ -239,7 +239,7 @@ class Functions:
             if type(argument) is str:
                 resident = plain.get(f"{prefix}{argument}{suffix}")
                 if resident is not None and resident.expires_at > monotonic():
-                    if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                    if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                         resident.visits += 1
                     return resident.answer
             asked: Answer = ask((argument,), {})

@@ -49,7 +49,7 @@ class Resident:
 
     __slots__ = ("answer", "created_at", "expires_at", "home", "key", "ttl_s", "visits")
 
-    def __init__(  # noqa: PLR0913 - its fields are its arguments
+    def __init__(
         self,
         answer: Answer,
         created_at: float,

@@ -6,26 +6,25 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from returns.result import Failure, Result, Success
+from returns.result import Failure, Result
 
 from cachemesh.core import commands
-from cachemesh.core.model import RefreshSource
-from cachemesh.core.policies import CachePolicy, Freshness
 from cachemesh.core.lifetimes import LONGEST_TTL_S, verdict
-from cachemesh.core.scopes import CacheScope, visible_owners
-from cachemesh.errors import CacheExpired, CacheMiss, InvalidKey, InvalidOption, InvalidTtl, NoTokenKeeper
+from cachemesh.core.policies import CachePolicy, Freshness
+from cachemesh.core.scopes import CacheScope
+from cachemesh.errors import CacheExpired, CacheMiss, InvalidKey, InvalidOption, InvalidTtl
 from cachemesh.shell.inspection import CacheState, instant
 from cachemesh.shell.live import WITHIN
 from cachemesh.shell.options import RetryOptions, Settings, seconds
-from cachemesh.shell.ports import DEFAULT, Clock, Default, Store, Ttl
-from cachemesh.shell.runtime import Runtime, refusal
+from cachemesh.shell.ports import DEFAULT, Default, Ttl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
+    from cachemesh.core.model import RefreshSource
     from cachemesh.shell.eviction import Resident
-    from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.runtime import Runtime
 
 NO_PLAIN_HITS: Final[Mapping[str, Resident]] = MappingProxyType({})
 """What the hit path looks into where a hit has more to do than to answer."""
@@ -225,7 +224,7 @@ class Face:
             WITHIN.get(),
         )
 
-    def _checked(
+    def _checked(  # noqa: C901 (a case an option)
         self,
         key: str,
         ttl: Ttl | Default,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from msgspec import Struct
 
 T = TypeVar("T")
+
+EARLIEST: Final = datetime.min.replace(tzinfo=UTC)
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class CacheState(Struct, Generic[T], frozen=True):
@@ -43,7 +46,7 @@ class CacheState(Struct, Generic[T], frozen=True):
         """When the entry becomes stale; None without a ttl."""
         if self.created_at is None or self.ttl is None:
             return None
-        return self.created_at + min(self.ttl, datetime.max.replace(tzinfo=UTC) - self.created_at)
+        return self.created_at + min(self.ttl, LATEST - self.created_at)
 
     @property
     def age(self) -> timedelta | None:
@@ -65,5 +68,4 @@ def instant(seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
-        limit = datetime.max if seconds > 0 else datetime.min
-        return limit.replace(tzinfo=UTC)
+        return LATEST if seconds > 0 else EARLIEST

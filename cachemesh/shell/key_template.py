@@ -12,6 +12,7 @@ from msgspec import Struct
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
 class Shortcut(Struct, frozen=True):
     """For a function of one argument whose key is that argument between two pieces of text."""
 
@@ -53,8 +54,7 @@ class KeyTemplate:
         if not isinstance(key, str):
             return cls(signature, lambda bound: key(*bound.args, **bound.kwargs))
         pieces = [
-            (literal, name, spec or "", conversion)
-            for literal, name, spec, conversion in string.Formatter().parse(key)
+            (literal, name, spec or "", conversion) for literal, name, spec, conversion in string.Formatter().parse(key)
         ]
         fields = [name for _, name, _, _ in pieces if name is not None]
         unknown = [name for name in fields if _parameter(name) not in signature.parameters]
@@ -90,7 +90,7 @@ class KeyTemplate:
 
 def _parameter(field: str) -> str:
     """The parameter that a field such as `user.id` or `point[0]` is about."""
-    return field.split(".")[0].split("[")[0]
+    return field.split(".", maxsplit=1)[0].split("[", maxsplit=1)[0]
 
 
 def _is_only_parameter(

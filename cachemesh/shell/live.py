@@ -8,10 +8,9 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
 
 from msgspec import Struct
-from cachemesh.core.model import Ancestor
-from cachemesh.shell.outcomes import Answer
 
 from cachemesh.core.commands import Get, Refresh
+from cachemesh.core.model import Ancestor
 from cachemesh.core.policies import CachePolicy
 from cachemesh.shell.options import RetryOptions
 from cachemesh.shell.ports import Default, Ttl
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.store_line import StoreCall
 
 WITHIN: Final[ContextVar[tuple[Ancestor, ...]]] = ContextVar("cachemesh_within", default=())
@@ -99,4 +99,3 @@ class Boarding(Struct, frozen=True):
     asked: Get | Refresh
     fetch: Callable[[], Any]
     options: RetryOptions
-

@@ -77,7 +77,7 @@ class CacheLogger:
 
 
 class LineLogger(CacheLogger):
-    """Turns every event into one line, and hands it to `write`. Errors are named by type: their text may hold secrets."""
+    """Hands every event to `write` as one line. Errors are named by type: their text may hold secrets."""
 
     def write(self, line: str) -> None:
         raise NotImplementedError

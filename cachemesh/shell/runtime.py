@@ -22,8 +22,8 @@ from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
 from cachemesh.core.model import BACKGROUND, CACHE_MISS, Entry, Failed
-from cachemesh.core.reducer import reduce
 from cachemesh.core.policies import FRESH, SERVE
+from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner, owner_of, visible_owners
 from cachemesh.errors import (
     CacheClosed,
@@ -62,7 +62,9 @@ if TYPE_CHECKING:
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
 
-reduce_live: Final = cast("Callable[[LiveState, commands.Command[Answer]], tuple[LiveState, effects.Effects[Answer]]]", reduce)
+reduce_live: Final = cast(
+    "Callable[[LiveState, commands.Command[Answer]], tuple[LiveState, effects.Effects[Answer]]]", reduce
+)
 """`reduce`, which answers in the carrier that it was asked in."""
 
 _LOG: Final = logging.getLogger("cachemesh")
@@ -120,7 +122,7 @@ class Runtime:
             self.tell("on_hit", shown_key(owner, command.key))
         return answer
 
-    def ask(
+    def ask(  # noqa: C901 (a case an effect)
         self,
         command: commands.Get | commands.Refresh,
         fetch: Callable[[], Any],
@@ -249,7 +251,7 @@ class Runtime:
 
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
-        entry, failed = self._as_loaded(live, stored)
+        entry, failed = self._as_loaded(stored)
         self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
 
     def _would_retry(self, live: LiveFlight, error: object) -> bool:
@@ -269,7 +271,6 @@ class Runtime:
 
     def _as_loaded(
         self,
-        live: LiveFlight,
         stored: StoredEntry | None,
     ) -> tuple[Entry[Answer] | None, Failed[Answer] | None]:
         if stored is None:
@@ -478,7 +479,7 @@ class Runtime:
             alive = runtime()
             if alive is not None:
                 with alive.lock:
-                    alive._watches.remove(owners, key, token)  # noqa: SLF001 (its own)
+                    alive._watches.remove(owners, key, token)
 
         return unwatch
 

@@ -6,9 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from returns.result import Failure, Result
-from typing_extensions import Self
 
-from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
@@ -25,7 +23,9 @@ from cachemesh.shell.thread_watch import SyncWatch
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
+    from cachemesh.core import commands
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
 
@@ -97,7 +97,7 @@ class SyncCache(Face):
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
                     if resident is not None and resident.expires_at > monotonic():
-                        if resident.visits < 3:  # MAX_VISITS; a constant is cheaper than a global.
+                        if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                             resident.visits += 1
                         answer: Result[T, E | CacheError] = resident.answer
                         return answer

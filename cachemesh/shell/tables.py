@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import field
-from typing_extensions import Self
 
 from cachemesh.core.carriers import Table
 from cachemesh.core.model import Entry, Failed, Flight, Partition, State
 from cachemesh.core.scopes import GLOBAL_OWNER, Owner
 from cachemesh.shell.eviction import Resident
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class Census:
@@ -25,7 +27,7 @@ class Census:
 
 
 class Residents(dict[str, Resident]):
-    """The entries of one owner. An entry that is written anew keeps its `Resident`, and with it its place in the queue."""
+    """The entries of one owner. One that is written anew keeps its `Resident`, and so its place in the queue."""
 
     __slots__ = ("_census", "owner")
 
@@ -119,7 +121,7 @@ def rewrite(resident: Resident, entry: Entry[Any]) -> None:
 
 
 class Partitions(Table[Owner, Partition[Any]]):
-    """The partitions by owner. One that is dropped is emptied, so that nobody who still holds its table sees anything."""
+    """The partitions by owner. One that is dropped is emptied: who still holds its table sees nothing there."""
 
     __slots__ = ()
 

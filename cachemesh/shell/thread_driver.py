@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import Future
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,10 +18,11 @@ from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from concurrent.futures import Future
 
     from cachemesh.shell.live import Boarding, LiveFlight
-    from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.ports import StoredEntry
+    from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_line import StoreCall
 
 FIRST_LOOK_S: Final = 0.05

@@ -5,17 +5,17 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from returns.result import Result
-from typing_extensions import Self
-
-from cachemesh.errors import CacheError
 from cachemesh.shell.watch import ENDED, NOTHING_YET, Mailbox, Subscription, Watching
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
+
+    from returns.result import Result
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.errors import CacheError
     from cachemesh.shell.runtime import Runtime
 
 T = TypeVar("T")

@@ -125,9 +125,7 @@ class WatchTable:
         ]
 
     def end_all(self) -> list[Mailbox]:
-        everyone = [
-            mailbox for by_key in self.boxes.values() for boxes in by_key.values() for mailbox in _alive(boxes)
-        ]
+        everyone = [mailbox for by_key in self.boxes.values() for boxes in by_key.values() for mailbox in _alive(boxes)]
         self.boxes.clear()
         return everyone
 

@@ -1,0 +1,43 @@
+"""Every example runs, in a process of its own, and asserts what it says. A warning is a failure."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+EXAMPLES: Final = sorted((ROOT / "examples").glob("*.py"))
+TIMEOUT_S: Final = 120
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_runs(path: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", str(path)]
+    run = subprocess.run(  # noqa: S603 (our own script)
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+    assert (run.returncode, run.stderr) == (0, ""), run.stdout
+    assert run.stdout.strip(), "an example says what it has shown"
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example_tells_what_it_is_for_and_asserts_it(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+
+    assert ast.get_docstring(tree)
+    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    assert f"examples/{path.name}" in (ROOT / "README.md").read_text("utf-8")
