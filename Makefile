@@ -22,3 +22,7 @@ mutants:  ## does a test fail for each small change of the core? Some ten minute
 	rm -rf mutants
 	CACHEMESH_EXAMPLES=8 $(PYTHON) -m mutmut run --max-children 2
 	$(PYTHON) tests/core/mutants.py
+
+.PHONY: soak
+soak:  ## the long variants of the scenarios; an hour or so
+	$(PYTHON) -m pytest tests/soak/scenarios.py -o addopts= -o python_files=*.py --durations=0

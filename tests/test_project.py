@@ -38,6 +38,7 @@ NEEDED_BESIDE: Final = {
     "AfterFailure": "its last column",
     "Freshness": "its columns",
     "InvalidOption": "the Failure of a get with a policy, scope, retry or user id of the wrong type",
+    "MemoryStore": "the reference among the stores",
     "Store": "the protocol of `Cache(store=...)`",
     "StoredEntry": "what it reads and writes",
     "SyncTokenKeeperAdapter": "the protocol of `SyncCache(token_keeper=...)`",

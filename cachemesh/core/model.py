@@ -103,7 +103,8 @@ class Flight(Struct, frozen=True):
     store_failures: bool
     retry: Retry = NO_RETRY
     attempt: int = 1
-    waits_on: frozenset[int] = frozenset()
+    waits_on: tuple[int, ...] = ()
+    """The flights that its fetch waits for, each as often as it waits."""
 
     @property
     def is_background(self) -> bool:

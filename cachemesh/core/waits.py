@@ -23,9 +23,10 @@ def waits_for_itself(
 
     Either the same key is being fetched further out, or the flight to be joined
     waits, through others, for one of `within`: a cycle in the wait-for graph
-    (Holt, Some Deadlock Properties of Computer Systems, 1972).
+    (Holt, Some Deadlock Properties of Computer Systems, 1972). Work that a
+    fetch has left behind, and that outlives it, is within nothing any more.
     """
-    if any(outer.key == key and outer.owner == owner for outer in within):
+    if any(outer.key == key and outer.owner == owner and outer.flight_id in flights for outer in within):
         return True
     return joined is not None and reaches(flights, joined.flight_id, within)
 
@@ -49,19 +50,22 @@ def reaches(flights: Map[int, Flight], start: int, goals: tuple[Ancestor, ...]) 
 def with_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
     """The innermost flight of `within` waits for `awaited`."""
     waiter = state.flights.get(within[-1].flight_id)
-    if waiter is None or awaited in waiter.waits_on:
+    if waiter is None:
         return state
-    return with_waits(state, waiter, waiter.waits_on | {awaited})
+    still = (each for each in waiter.waits_on if each in state.flights)
+    return with_waits(state, waiter, (*still, awaited))
 
 
 def without_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
-    """The innermost flight of `within` waits for `awaited` no longer."""
+    """One of the waits of the innermost flight of `within` for `awaited` is over."""
     waiter = state.flights.get(within[-1].flight_id) if within else None
     if waiter is None or awaited not in waiter.waits_on:
         return state
-    return with_waits(state, waiter, waiter.waits_on - {awaited})
+    left = list(waiter.waits_on)
+    left.remove(awaited)
+    return with_waits(state, waiter, tuple(left))
 
 
-def with_waits(state: State[A], waiter: Flight, waits_on: frozenset[int]) -> State[A]:
+def with_waits(state: State[A], waiter: Flight, waits_on: tuple[int, ...]) -> State[A]:
     flights = state.flights.insert(waiter.flight_id, replace(waiter, waits_on=waits_on))
     return state.moved(state.partitions, flights)

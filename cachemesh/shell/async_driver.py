@@ -14,7 +14,7 @@ from returns.result import Failure, Success
 
 from cachemesh.core import commands
 from cachemesh.errors import FetchRaised, FetchTimeout
-from cachemesh.shell.live import WITHIN, Phase
+from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.outcomes import Answer, judged
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class AsyncDomain:
             if live.phase is Phase.ABORTED and live.handle is not None:
                 live.handle.cancel()
                 self._journeys.discard(live)
-        within = WITHIN.get()
-        if within:
-            self._runtime.dispatch(commands.StoppedWaiting(live.flight_id, within))
+        outer = within(self._runtime)
+        if outer:
+            self._runtime.dispatch(commands.StoppedWaiting(live.flight_id, outer))
 
     def launch(self, live: LiveFlight) -> None:
         """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
@@ -105,7 +105,7 @@ class AsyncDomain:
         return loop
 
     async def _fly(self, live: LiveFlight) -> None:  # noqa: C901, PLR0912 (in one frame: every miss comes through here)
-        WITHIN.set(live.ancestors())
+        WITHIN.set(live.inside(self._runtime))
         runtime = self._runtime
         answer: Answer
         try:

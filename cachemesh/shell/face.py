@@ -14,7 +14,7 @@ from cachemesh.core.policies import CachePolicy, Freshness
 from cachemesh.core.scopes import CacheScope
 from cachemesh.errors import CacheExpired, CacheMiss, InvalidKey, InvalidOption, InvalidTtl
 from cachemesh.shell.inspection import CacheState, instant
-from cachemesh.shell.live import WITHIN
+from cachemesh.shell.live import within
 from cachemesh.shell.options import RetryOptions, Settings, seconds
 from cachemesh.shell.ports import DEFAULT, Default, Ttl
 
@@ -192,7 +192,7 @@ class Face:
             heed_failures,
             bool(always_revalidate),
             False,
-            WITHIN.get(),
+            within(self._runtime),
         )
 
     def _refresh_command(
@@ -221,7 +221,7 @@ class Face:
             ttl_s,
             rule,
             store_failures,
-            WITHIN.get(),
+            within(self._runtime),
         )
 
     def _checked(  # noqa: C901 (a case an option)

@@ -22,8 +22,22 @@ if TYPE_CHECKING:
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.store_line import StoreCall
 
-WITHIN: Final[ContextVar[tuple[Ancestor, ...]]] = ContextVar("cachemesh_within", default=())
-"""The flights inside whose fetches this code runs, innermost last."""
+
+class Inside(Struct, frozen=True):
+    """A flight, and the runtime whose it is: another cache may have the same key under way."""
+
+    runtime: object
+    ancestor: Ancestor
+
+
+WITHIN: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("cachemesh_within", default=())
+"""The flights of all caches inside whose fetches this code runs, innermost last."""
+
+
+def within(runtime: object) -> tuple[Ancestor, ...]:
+    """The flights of one cache inside whose fetches this code runs, innermost last."""
+    inside = WITHIN.get()
+    return tuple(each.ancestor for each in inside if each.runtime is runtime) if inside else ()
 
 
 class Phase(Enum):
@@ -82,11 +96,10 @@ class LiveFlight:
     def key(self) -> str:
         return self.asked.key
 
-    def ancestors(self) -> tuple[Ancestor, ...]:
-        """What the fetch of this flight runs within. A background refresh has left its caller behind."""
-        me = Ancestor(self.flight_id, self.owner, self.asked.key)
-        within = self.asked.within
-        return (*within, me) if within and not self.is_background else (me,)
+    def inside(self, runtime: object) -> tuple[Inside, ...]:
+        """What the fetch of this flight runs inside: a background refresh has left its caller behind."""
+        me = Inside(runtime, Ancestor(self.flight_id, self.owner, self.asked.key))
+        return (me,) if self.is_background else (*WITHIN.get(), me)
 
 
 @final

@@ -36,7 +36,7 @@ from cachemesh.errors import (
 from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
-from cachemesh.shell.live import WITHIN, Boarding, LiveFlight, Phase, Wish
+from cachemesh.shell.live import Boarding, LiveFlight, Phase, Wish, within
 from cachemesh.shell.logging import PrivateKey
 from cachemesh.shell.options import seconds
 from cachemesh.shell.outcomes import (
@@ -212,7 +212,7 @@ class Runtime:
         thousands of callers of one key need not ask it thousands of times.
         """
         live = self.alike.get(key)
-        if live is None or live.asked.domain != domain_id or live.wish is None or WITHIN.get():
+        if live is None or live.asked.domain != domain_id or live.wish is None or within(self):
             return None
         policy, ttl, retry, cache_failures = live.wish
         if policy is wish[0] and ttl is wish[1] and retry is wish[2] and cache_failures is wish[3]:

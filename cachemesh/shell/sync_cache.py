@@ -202,7 +202,8 @@ class SyncCache(Face):
             return
         self._plain = NO_PLAIN_HITS
         if not self._runtime.is_closed:
-            self._runtime.close()
+            for live in self._runtime.close():
+                self._domain.release(live)
             self._domain.finish()
 
     def __enter__(self) -> Self:

@@ -99,7 +99,7 @@ class ThreadDomain:
 
     def _fly(self, live: LiveFlight) -> None:
         runtime = self._runtime
-        token = WITHIN.set(live.ancestors())
+        token = WITHIN.set(live.inside(self._runtime))
         try:
             while True:
                 answer = self._attempt(live)
@@ -119,7 +119,7 @@ class ThreadDomain:
             raise
         finally:
             WITHIN.reset(token)
-            self._wake(live)
+            self.release(live)
 
     def _attempt(self, live: LiveFlight) -> Answer:
         """Call the fetcher once."""
@@ -170,7 +170,7 @@ class ThreadDomain:
             self._runtime.aborted(live)
             raise
         finally:
-            self._wake(live)
+            self.release(live)
 
     def _made(self, call: StoreCall) -> StoredEntry | None:
         """What the store answered; None as well where nobody will ask it any more, as the cache was closed."""
@@ -192,7 +192,8 @@ class ThreadDomain:
         if line is not None and self._portal is not None:
             self._portal.run(line.drain())
 
-    def _wake(self, live: LiveFlight) -> None:
+    def release(self, live: LiveFlight) -> None:
+        """Let those who wait for `live` go on."""
         with self._runtime.lock:
             live.is_over = True
             waiters, live.waiters = live.waiters, []

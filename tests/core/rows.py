@@ -97,7 +97,7 @@ def flight(
         store_failures,
         patience,
         attempt,
-        frozenset(waits_on),
+        tuple(waits_on),
     )
 
 

@@ -497,10 +497,10 @@ def values(kept: Any) -> Any:
 
 
 def sorted_effects(moment: Moment) -> list[str]:
-    """The effects of `moment`, where the order of whole partitions among each other is of no account."""
+    """The effects of `moment`, where the order of whole partitions, and of the keys of one, is of no account."""
     named = [{**asdict(effect), "": type(effect).__name__} for effect in moment.effects]
     for each in named:
-        if each[""] == "LogScopeCleared":
+        if "keys" in each:
             each["keys"] = sorted(each["keys"], key=repr)
     return sorted(map(repr, named))
 

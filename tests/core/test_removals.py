@@ -132,7 +132,8 @@ def test_everything_goes() -> None:
 
     assert after == everywhere(*OWNERS)
     assert effects[-2:] == (ClearStore(), LogClear())
-    assert sorted(map(repr, effects[:-2])) == sorted(repr(dropped(owner, ends=False)) for owner in OWNERS)
+    assert set(effects[:-2]) == {dropped(owner, ends=False) for owner in OWNERS}
+    assert len(effects) == len(OWNERS) + 2
 
 
 def test_where_nothing_is_the_store_is_emptied_all_the_same() -> None:
@@ -158,7 +159,7 @@ def test_a_view_clears_what_is_its_users() -> None:
     )
 
 
-def test_the_keys_of_a_partition_are_named_once_and_in_order() -> None:
+def test_the_keys_of_a_partition_are_named_once() -> None:
     expect(
         state(entries={"b": entry(), "d": entry(), "a": entry()}, failures={"c": failed(), "a": failed()}),
         ClearScope(GLOBAL),
@@ -259,10 +260,11 @@ def test_a_scope_is_cleared(scope: CacheScope, viewer: str | None, owners: tuple
     *drops, log = effects
 
     assert after == everywhere(*owners)
-    assert sorted(map(repr, drops)) == sorted(repr(dropped(owner, ends=False)) for owner in owners)
+    assert set(drops) == {dropped(owner, ends=False) for owner in owners}
+    assert len(drops) == len(owners)
     assert isinstance(log, LogScopeCleared)
     assert log.reason == f"clear_scope:{scope.value}"
-    assert sorted(log.keys, key=repr) == sorted(itertools.product(owners, ("feed", "me")), key=repr)
+    assert log.keys == frozenset(itertools.product(owners, ("feed", "me")))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +285,9 @@ def test_a_scope_of_which_memory_holds_nothing_is_cleared_in_the_store(
     owners: tuple[Owner, ...],
 ) -> None:
     before = state(active_user=active_user)
-    expect(before, ClearScope(scope, viewer), before, *(DropPartition(owner, frozenset(), ends=False) for owner in owners))
+    expect(
+        before, ClearScope(scope, viewer), before, *(DropPartition(owner, frozenset(), ends=False) for owner in owners)
+    )
 
 
 def test_the_callers_own_partition_of_a_scope_is_cleared_beside_others() -> None:

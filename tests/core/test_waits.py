@@ -183,9 +183,29 @@ def test_the_innermost_fetch_is_the_one_that_waits() -> None:
     )
 
 
-def test_it_waits_for_each_only_once() -> None:
-    before = state(waiting(2), flight(2, "b"))
-    expect(before, ask("b", within=inside((1, "a"))), before, Join(2))
+def test_it_may_wait_for_the_same_more_than_once() -> None:
+    there = flight(2, "b")
+    expect(state(waiting(2), there), ask("b", within=inside((1, "a"))), state(waiting(2, 2), there), Join(2))
+    expect(state(waiting(2, 2), there), StoppedWaiting(2, inside((1, "a"))), state(waiting(2), there))
+
+
+def test_a_wait_that_is_over_is_forgotten_with_the_next_one() -> None:
+    expect(
+        state(waiting(7, 2), flight(2, "b"), flight(3, "c")),
+        ask("c", within=inside((1, "a"))),
+        state(waiting(2, 3), flight(2, "b"), flight(3, "c")),
+        Join(3),
+    )
+
+
+def test_work_that_a_fetch_has_left_behind_may_ask_for_its_key() -> None:
+    expect(
+        state(),
+        ask("a", within=inside((1, "a"))),
+        state(flight(9, "a")),
+        StartFetch(9, GLOBAL_OWNER, "a", RefreshSource.CACHE_MISS),
+        Join(9),
+    )
 
 
 def test_it_may_wait_for_many() -> None:
@@ -255,9 +275,6 @@ def test_whoever_stopped_waiting_may_be_waited_for() -> None:
     assert after == state(flight(1, "a"), flight(2, "b", waits_on=[1]))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="waits_on is a set: of two waits of one fetch for one flight, the first to stop ends both"
-)
 def test_a_second_wait_for_the_same_outlives_the_first() -> None:
     """A fetch that gathers `get("b")` twice, and has one of them cancelled, still waits for "b"."""
     _, effects = run(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from returns.result import Result, Success
 
 from cachemesh import CacheScope, SyncCache
+from tests.shell.faces import Heard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterable
 
     from cachemesh import Cache, StoredEntry
     from cachemesh.core import Owner
+    from tests.shell.faces import Face
 
 T = TypeVar("T")
 Answer = Result[Any, Any]
@@ -73,6 +75,15 @@ def under_way(cache: Cache | SyncCache) -> int:
     runtime = cache._runtime  # noqa: SLF001 (there is no public way to ask)
     listed = sum(len(partition.flights) for partition in runtime.state.partitions.values())
     return len(runtime.state.flights) + len(runtime.lives) + listed
+
+
+def listen(face: Face, key: str, **options: Any) -> Heard:
+    """Watch `key` with a callback. (`Face.listen` stops hearing after the first `Heard.take`.)"""
+    heard = Heard()
+    watch = face.cache.watch(key, **options)
+    subscription = face.inside(lambda: watch.subscribe(lambda news: heard.results.append(news)))
+    heard.cancel = lambda: face.inside(subscription.cancel)
+    return heard
 
 
 def async_value(value: object) -> Callable[[], Coroutine[Any, Any, Answer]]:

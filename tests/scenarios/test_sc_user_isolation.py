@@ -25,7 +25,7 @@ from cachemesh import (
     SyncCache,
 )
 from cachemesh.testing.loop import run
-from tests.scenarios.helpers import ScriptedStore, async_value, guarded, together, under_way
+from tests.scenarios.helpers import ScriptedStore, async_value, guarded, listen, together, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,7 @@ class SwitchingStore(ScriptedStore):
 
 
 def every_read(face: Face, key: str, scope: CacheScope | None) -> list[object]:
-    heard = face.listen(key) if scope is None else face.listen(key, scope=scope)
+    heard = listen(face, key) if scope is None else listen(face, key, scope=scope)
     only = CachePolicy.CACHE_ONLY
     news = {
         "peek": face.peek(key, scope=scope),
@@ -152,7 +152,7 @@ def every_read(face: Face, key: str, scope: CacheScope | None) -> list[object]:
         "get": face.get(key, face.fetcher(Failure("?")), policy=only, scope=scope or GLOBAL),
         "watch": [news for news in heard.take() if isinstance(news, Success)],
     }
-    face.inside(heard.cancel) if face.name == "sync" else heard.cancel()
+    heard.cancel()
     return [name for name, found in news.items() if "alice" in repr(found) or found is True]
 
 
@@ -209,7 +209,7 @@ def test_sc3_nobody_is_not_a_user(face: Face) -> None:
 @pytest.mark.parametrize("scope", [None, USER])
 def test_sc4_watch_of_alice_hears_nothing_of_bob(face: Face, how: str, scope: CacheScope | None) -> None:
     face.set_active_user("alice")
-    heard, followed = face.listen("me", scope=scope), face.follow("me", scope=scope)
+    heard, followed = listen(face, "me", scope=scope), face.follow("me", scope=scope)
     face.fill("me", "alice's", scope=USER)
     pending_fetch = face.fetcher(Success("alice's late one"), held=True)
     pending = face.begin.refresh("me", pending_fetch, scope=USER)
@@ -247,7 +247,7 @@ def test_sc4_news_of_alice_that_nobody_took_is_not_delivered_after_she_left() ->
 def test_sc4_session_watch_does_not_reach_into_the_next_session(face: Face) -> None:
     """The session of whoever signs in next is another session."""
     face.set_active_user("alice")
-    heard = face.listen("cart", scope=SESSION)
+    heard = listen(face, "cart", scope=SESSION)
     face.end_session()
     face.set_active_user("bob")
     face.fill("cart", "bob's", scope=SESSION)
