@@ -99,8 +99,10 @@ def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], comma
     if failed is not None and command.now < failed.refresh_after:
         return state, ()
     under_way = partition.flights.get(command.key) or ()
-    if joinable_flight(state.flights, under_way, command.domain, FETCH_FLIGHT) is not None:
-        return state, ()
+    for flight_id in under_way:
+        flight = state.flights.get(flight_id)
+        if flight is not None and flight.persist and flight.domain == command.domain:
+            return state, ()
     state, start = begin(state, owner, partition, under_way, command, FETCH_FLIGHT, BACKGROUND)
     return state, (start,)
 

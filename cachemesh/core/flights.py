@@ -7,7 +7,7 @@ that began later and answered first) strikes it off that list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec.structs import replace
 
@@ -25,7 +25,18 @@ from cachemesh.core.effects import (
     WaitUntil,
 )
 from cachemesh.core.lifetimes import CLOCK_SKEW_S, REFRESH_BACKOFF_S, expiry, failure_ttl, verdict
-from cachemesh.core.model import BACKGROUND, A, Entry, Failed, Flight, Partition, State, settled
+from cachemesh.core.model import (
+    BACKGROUND,
+    LOAD_FLIGHT,
+    A,
+    Entry,
+    Failed,
+    Flight,
+    Partition,
+    RefreshSource,
+    State,
+    settled,
+)
 from cachemesh.core.policies import FRESH
 from cachemesh.core.retry import delay_before_next_s
 from cachemesh.core.waits import without_wait
@@ -63,7 +74,7 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     stored = partition.moved(
         entries.insert(key, entry),
         failures.discard(key) if key in failures else failures,
-        without_flights_until(partition.flights, flight),
+        without_overtaken(state.flights, partition.flights, flight),
     )
     partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
     state = state.moved(partitions, state.flights.discard(flight.flight_id))
@@ -92,7 +103,8 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
 
     partition = listing_partition(state, flight)
     stored = partition if flight.persist else None
-    entry = None if partition is None else partition.entries.get(flight.key)
+    own = state.partitions.get(flight.owner)
+    entry = None if own is None else own.entries.get(flight.key)
     effects: tuple[Effect[A], ...] = (
         ReportFailure(flight.owner, flight.key, command.answer, notify=stored is not None),
         Settle(flight.flight_id, flight.owner, flight.key, command.answer, None if entry is None else entry.answer),
@@ -100,7 +112,8 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
     if stored is None:
         return landed(state, flight, partition), effects
 
-    failed = failure_to_remember(flight, command, entry)
+    before = stored.failures.get(flight.key)
+    failed = failure_to_remember(flight, command, entry, before)
     if failed is None:
         return landed(state, flight, partition), effects
 
@@ -109,15 +122,24 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
         flight.owner,
         flight.key,
         failed,
-        write=entry is None and command.now < failed.serve_until,
-        is_new=flight.key not in stored.failures,
+        write=entry is None and command.now < failed.serve_until and flight.source in ASKED_STORE,
+        is_new=before is None,
     )
     stored = stored.moved(stored.entries, stored.failures.insert(flight.key, failed), stored.flights)
     return landed(state, flight, stored), (remember, *effects)
 
 
-def failure_to_remember(flight: Flight, command: FetchFailed[A], entry: Entry[A] | None) -> Failed[A] | None:
-    """What is kept of a final failure.
+ASKED_STORE: Final = frozenset({RefreshSource.CACHE_MISS, RefreshSource.POLICY})
+"""What begins only after the store was found to have nothing: there a failure can hide no value."""
+
+
+def failure_to_remember(
+    flight: Flight,
+    command: FetchFailed[A],
+    entry: Entry[A] | None,
+    before: Failed[A] | None,
+) -> Failed[A] | None:
+    """What is kept of a final failure, beside what was remembered `before`.
 
     It is answered to others if a caller wanted that and it hides no fresh
     entry; after a background refresh it also holds the next one back.
@@ -127,12 +149,13 @@ def failure_to_remember(flight: Flight, command: FetchFailed[A], entry: Entry[A]
     is_backoff = flight.source is BACKGROUND
     if not (is_served or is_backoff):
         return None
-    return Failed(
-        command.answer,
-        now,
-        now + failure_ttl(flight.ttl_s) if is_served else now,
-        now + REFRESH_BACKOFF_S if is_backoff else now,
-    )
+    answer, serve_until = command.answer, now + failure_ttl(flight.ttl_s) if is_served else now
+    refresh_after = now + REFRESH_BACKOFF_S if is_backoff else now
+    if before is not None:
+        refresh_after = max(refresh_after, before.refresh_after)
+        if not is_served and now < before.serve_until:
+            answer, serve_until = before.answer, before.serve_until
+    return Failed(answer, now, serve_until, refresh_after)
 
 
 def on_retry_due(state: State[A], command: RetryDue) -> Step[A]:
@@ -220,9 +243,23 @@ def landed(state: State[A], flight: Flight, partition: Partition[A] | None) -> S
     return state.moved(settled(state.partitions, flight.owner, partition), flights)
 
 
-def without_flights_until(under_way: Map[str, tuple[int, ...]], flight: Flight) -> Map[str, tuple[int, ...]]:
-    """The list of flights after `flight` has stored: those that began before it are struck off as well."""
+def without_overtaken(
+    flights: Map[int, Flight],
+    under_way: Map[str, tuple[int, ...]],
+    flight: Flight,
+) -> Map[str, tuple[int, ...]]:
+    """The list of flights after `flight` has stored.
+
+    Struck off are fetches that began before it, and every load: what the store
+    held is older than what was just fetched.
+    """
     listed = under_way.get(flight.key) or ()
     if listed[-1] == flight.flight_id:
         return under_way.discard(flight.key)
-    return under_way.insert(flight.key, tuple(each for each in listed if each > flight.flight_id))
+    later = tuple(each for each in listed if each > flight.flight_id and not is_load(flights, each))
+    return under_way.insert(flight.key, later) if later else under_way.discard(flight.key)
+
+
+def is_load(flights: Map[int, Flight], flight_id: int) -> bool:
+    flight = flights.get(flight_id)
+    return flight is not None and flight.kind is LOAD_FLIGHT

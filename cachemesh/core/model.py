@@ -8,7 +8,7 @@ are two questions with two answers.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Final, Generic, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -18,6 +18,9 @@ from cachemesh.core.carriers import Map, persistent
 from cachemesh.core.retry import NO_RETRY, Retry
 from cachemesh.core.scopes import Owner
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 A = TypeVar("A", default=Any)
 
 
@@ -25,11 +28,25 @@ class Redacted(Struct, frozen=True):
     """A struct whose repr shows types in place of answers, so that it may be logged."""
 
     def __repr__(self) -> str:
-        shown = (
-            f"{name}={type(getattr(self, name)).__name__ if name in OPAQUE else repr(getattr(self, name))}"
-            for name in self.__struct_fields__
-        )
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={shown}' for name, shown in self._shown())})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich, whose tracebacks print locals."""
+        return [(name, Shown(shown)) for name, shown in self._shown()]
+
+    def _shown(self) -> Iterator[tuple[str, str]]:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            yield name, type(value).__name__ if name in OPAQUE else repr(value)
+
+
+class Shown(str):
+    """A text that is its own repr."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 OPAQUE: Final = frozenset({"answer", "fallback", "entry", "failed"})

@@ -43,7 +43,7 @@ def on_invalidate(state: State[A], command: Invalidate) -> Step[A]:
 
 def on_clear(state: State[A], command: Clear) -> Step[A]:
     if command.viewer is None:
-        state, drops = drop(state, list(state.partitions.keys()), ends=False)
+        state, drops = drop(state, in_order(state.partitions.keys()), ends=False)
         return state, (*drops, ClearStore(), LogClear())
     state, drops = drop(state, own_partitions(command.viewer), ends=False)
     return state, (*drops, LogClear())
@@ -79,7 +79,7 @@ def on_clear_scope(state: State[A], command: ClearScope) -> Step[A]:
         own = owner_of(scope, state.active_user, None)
         if own is not None and own not in owners:
             owners.append(own)
-    return drop_and_log(state, owners, f"clear_scope:{scope}", ends=False)
+    return drop_and_log(state, in_order(owners), f"clear_scope:{scope}", ends=False)
 
 
 def on_evict(state: State[A], command: Evict) -> Step[A]:
@@ -97,6 +97,11 @@ def on_forget(state: State[A], command: Forget) -> Step[A]:
         return state, ()
     partition = partition.moved(partition.entries, partition.failures.discard(command.key), partition.flights)
     return state.moved(settled(state.partitions, command.owner, partition), state.flights), ()
+
+
+def in_order(owners: Iterable[Owner]) -> list[Owner]:
+    """The same order for the same owners: a persistent map has one of its own each time."""
+    return sorted(owners, key=lambda owner: (owner[0], owner[1] is not None, owner[1] or ""))
 
 
 def own_partitions(viewer: str) -> list[Owner]:

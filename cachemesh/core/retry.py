@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Final
 
 from msgspec import Struct
 
 LONGEST_DELAY_S: Final = 31_557_600.0
 """A year. Exponential backoff without a cap of its own stops growing here."""
+
+LARGEST: Final = sys.float_info.max
 
 
 class Retry(Struct, frozen=True):
@@ -33,9 +36,9 @@ def delay_before_next_s(retry: Retry, attempt: int, chance: float) -> float:
     """
     longest = LONGEST_DELAY_S if retry.max_delay_s is None else retry.max_delay_s
     try:
-        delay = retry.delay_s * math.pow(retry.backoff_factor, attempt - 1)
+        delay = min(retry.delay_s * math.pow(retry.backoff_factor, attempt - 1), LARGEST)
     except OverflowError:
-        delay = longest if retry.delay_s > 0 else 0.0
+        delay = LARGEST if retry.delay_s > 0 else 0.0
     jittered = delay * (1.0 - retry.jitter) + delay * retry.jitter * chance
     return min(jittered, longest)
 

@@ -221,14 +221,14 @@ def test_a_failure_beside_the_cache_is_no_news_to_watchers() -> None:
     )
 
 
-def test_a_failure_from_behind_the_fence_is_told_to_those_who_wait_only() -> None:
+def test_a_failure_from_behind_the_fence_is_no_news_and_remembered_nowhere() -> None:
     there = {"feed": entry()}
     expect(
         state(flight(store_failures=True), entries=there, struck=[1]),
         FetchFailed(1, "down", NOW),
         state(entries=there),
         reported(notify=False),
-        told("down"),
+        told("down", "news"),
     )
 
 
@@ -473,7 +473,6 @@ def test_a_load_that_an_answer_has_overtaken_is_not_taken_in() -> None:
     assert (after, effects) == (state(), (AGAIN,))
 
 
-@pytest.mark.xfail(strict=True, reason="without_flights_until strikes off by age alone: the younger load stays listed")
 def test_nor_is_one_that_began_after_the_fetch_that_has_overtaken_it() -> None:
     """What it reads was in the store before the answer was."""
     after, effects = run(
@@ -485,7 +484,6 @@ def test_nor_is_one_that_began_after_the_fetch_that_has_overtaken_it() -> None:
     assert (after, effects) == (state(), (AskAgain(2),))
 
 
-@pytest.mark.xfail(strict=True, reason="on_fetch_failed looks at the partition only where it still lists the flight")
 def test_whoever_falls_back_gets_the_newer_answer_that_overtook_their_fetch() -> None:
     """network_first after a failure: an entry if there is any."""
     _, effects = run(
@@ -496,9 +494,6 @@ def test_whoever_falls_back_gets_the_newer_answer_that_overtook_their_fetch() ->
     assert told("down", "newer") in effects
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Remember.write asks whether memory holds an entry, not whether the store was asked"
-)
 def test_a_failed_refresh_does_not_overwrite_what_only_the_store_holds() -> None:
     _, effects = run(
         state(flight(source=RefreshSource.REFRESH, store_failures=True), has_store=True), FetchFailed(1, "down", NOW)

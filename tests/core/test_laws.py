@@ -91,10 +91,6 @@ def test_the_same_command_always_leads_to_the_same(history: History, command: An
     assert reduce(state, command) == reduce(state, command)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="on_clear and on_clear_scope follow the order of a HashTrieMap, and every new map has a hasher seeded anew",
-)
 def test_a_history_that_is_replayed_orders_the_same_effects() -> None:
     views = [Happening(Get("feed", 0.0, 0, scope=CacheScope.USER, viewer=f"user {number}")) for number in range(12)]
     history = [*views, Happening(ClearScope(CacheScope.USER)), *views, Happening(Clear())]
@@ -269,10 +265,6 @@ def test_nobody_joins_a_flight_from_before_a_removal(history: History) -> None:
             assert all(each.flight_id > fence.get(asked, 0) for each in moment.listed(Join))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="without_flights_until strikes off by age alone: a load younger than the fetch that has stored stays listed",
-)
 def test_what_a_store_held_before_a_newer_answer_is_never_taken_in() -> None:
     stored = Entry(None, -10.0, None, float("inf"))
     *_, last = play(
@@ -327,10 +319,6 @@ def test_no_failure_is_remembered_for_more_than_a_minute(history: History) -> No
                 assert remembered.failed.serve_until <= moment.command.now + 60.0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Remember.write asks whether memory holds an entry; one that only the store holds is overwritten",
-)
 @law(happenings(stray=False))
 @example(
     [
@@ -355,7 +343,6 @@ def test_a_failure_never_displaces_a_fresh_entry_of_the_store(listed: list[Happe
             store.pop(removed, None)
 
 
-@pytest.mark.xfail(strict=True, reason="the failure of another fetch replaces the memory that holds the refresh back")
 @law(happenings(stray=False))
 @example(
     [

@@ -80,10 +80,6 @@ def test_no_text_shows_an_answer(shown: object) -> None:
     assert SECRET not in f"{shown!r} {shown} {[shown]} {(shown, {1: shown})}"
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a Struct has a __rich_repr__ of its own, which shows every field; rich and its tracebacks use it",
-)
 @pytest.mark.parametrize(
     "shown", [each for each, text in SHOWN if "NoneType" not in text], ids=lambda each: type(each).__name__
 )

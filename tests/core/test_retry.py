@@ -48,7 +48,7 @@ from tests.core.rows import entry, expect, flight, law, run, state
         (Retry(3, delay_s=LONGEST_DELAY_S * 2), 1, 0.5, LONGEST_DELAY_S),
         (Retry(5000, delay_s=0.2, backoff_factor=2.0), 3000, 0.5, LONGEST_DELAY_S),
         (Retry(5000, delay_s=0.2, backoff_factor=2.0, max_delay_s=30.0), 3000, 0.5, 30.0),
-        (Retry(5000, delay_s=0.2, backoff_factor=2.0, max_delay_s=30.0, jitter=0.5), 3000, 0.0, 15.0),
+        (Retry(5000, delay_s=0.2, backoff_factor=2.0, max_delay_s=30.0, jitter=0.5), 3000, 0.0, 30.0),
         (Retry(5000, delay_s=0.0, backoff_factor=2.0), 3000, 0.5, 0.0),
         (Retry(5000, delay_s=0.2, backoff_factor=0.5), 3000, 0.5, 0.0),
     ],
@@ -89,9 +89,6 @@ def test_no_number_of_attempts_overflows(retry: Retry, attempt: int, chance: flo
     assert 0.0 <= delay_before_next_s(retry, attempt, chance) <= retry.max_delay_s
 
 
-@pytest.mark.xfail(
-    strict=True, reason="delay_s * factor is inf where the power alone still is finite, and inf * 0 is nan"
-)
 @pytest.mark.parametrize("jitter", [0.0, 1.0])
 def test_a_product_that_overflows_is_capped_as_well(jitter: float) -> None:
     delay_s = delay_before_next_s(Retry(9, delay_s=10.0, backoff_factor=1e154, max_delay_s=30.0, jitter=jitter), 3, 1.0)

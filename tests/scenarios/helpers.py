@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -50,8 +51,9 @@ def together(acts: Iterable[Callable[[], T]], patience_s: float = PATIENCE_S) ->
     threads = [threading.Thread(target=run, args=each, daemon=True, name="scenario") for each in enumerate(every)]
     for thread in threads:
         thread.start()
+    deadline = time.monotonic() + patience_s
     for thread in threads:
-        thread.join(patience_s)
+        thread.join(max(0.0, deadline - time.monotonic()))
     hung = [thread for thread in threads if thread.is_alive()]
     assert not hung, f"{len(hung)} of {len(threads)} hang, one of them here:\n{_stack(hung[0])}"
     for went_well, outcome in outcomes:

@@ -697,6 +697,7 @@ def test_ca9_loop_that_is_closed_with_a_fetch_under_way() -> None:
         left._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 (that it is left is the case)
 
     guarded(act, 3)
+    gc.collect()
 
 
 def test_ca9_many_loops_leave_nothing_behind() -> None:
