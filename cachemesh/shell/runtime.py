@@ -14,6 +14,7 @@ import random
 import threading
 import weakref
 from collections import deque
+from contextlib import contextmanager
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -53,7 +54,7 @@ from cachemesh.shell.tables import LiveState
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.options import RetryOptions, Settings
@@ -87,7 +88,10 @@ class Runtime:
         self.stores_failures = settings.cache_failures
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self._is_busy = False
+        self._deferred: deque[commands.Command[Answer]] = deque()
+        """What finalizers ordered while this very thread held the lock: a value may use the cache as it dies."""
         self.state = LiveState.empty(has_store=store is not None, max_entries=settings.max_entries)
         self.flight_ids = itertools.count(1)
         self.domain_ids = itertools.count()
@@ -122,7 +126,7 @@ class Runtime:
             self.tell("on_hit", shown_key(owner, command.key))
         return answer
 
-    def ask(  # noqa: C901 (a case an effect)
+    def ask(  # noqa: C901, PLR0912 (a case an effect)
         self,
         command: commands.Get | commands.Refresh,
         fetch: Callable[[], Any],
@@ -138,6 +142,10 @@ class Runtime:
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
         self.lock.acquire()  # `with` costs twice as much, and this is on the path of every miss.
+        if self._is_busy:
+            self.lock.release()
+            return Failure(ReentrantFetch(command.key))
+        self._is_busy = True
         try:
             if self.is_closed:
                 return Failure(CacheClosed())
@@ -166,7 +174,10 @@ class Runtime:
                     started.store_call = self._call_store("read", effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
+            self._is_busy = False
             self.lock.release()
+        if self._deferred:
+            self._catch_up()
         if self.logger is not None:
             self._perform(ordered, command)
         assert answer is not None
@@ -286,10 +297,18 @@ class Runtime:
     def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
         """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
         self.lock.acquire()  # As in `ask`.
+        if self._is_busy:
+            self._deferred.append(command)
+            self.lock.release()
+            return ()
+        self._is_busy = True
         try:
             ordered = self._commit(command)
         finally:
+            self._is_busy = False
             self.lock.release()
+        if self._deferred:
+            self._catch_up()
         if self._unrung:
             self._ring()
         if self.logger is not None:
@@ -423,6 +442,27 @@ class Runtime:
             mailbox.post(answer)
             self._unrung.append(mailbox)
 
+    def _catch_up(self) -> None:
+        """Carry out what finalizers ordered meanwhile."""
+        while True:
+            try:
+                command = self._deferred.popleft()
+            except IndexError:  # Another thread was faster.
+                return
+            self.dispatch(command)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """The lock, for what neither asks nor orders: what finalizers order meanwhile is carried out behind it."""
+        with self.lock:
+            was_busy, self._is_busy = self._is_busy, True
+            try:
+                yield
+            finally:
+                self._is_busy = was_busy
+        if self._deferred and not was_busy:
+            self._catch_up()
+
     def _ring(self) -> None:
         """Tell watchers that there is news for them, the lock released."""
         while True:
@@ -468,7 +508,7 @@ class Runtime:
 
     def watch(self, owners: tuple[Owner, ...], key: str, mailbox: Mailbox, *, keep: bool) -> Callable[[], None]:
         """Post the news of `key` to `mailbox`. The answer stops that; it may be called more than once."""
-        with self.lock:
+        with self._exclusive():
             if self.is_closed:
                 mailbox.end()
                 return lambda: None
@@ -478,7 +518,7 @@ class Runtime:
         def unwatch() -> None:
             alive = runtime()
             if alive is not None:
-                with alive.lock:
+                with alive._exclusive():
                     alive._watches.remove(owners, key, token)
 
         return unwatch
@@ -486,14 +526,14 @@ class Runtime:
     @property
     def watcher_count(self) -> int:
         """How many mailboxes are in the table."""
-        with self.lock:
+        with self._exclusive():
             return len(self._watches)
 
     # The end
 
     def close(self) -> list[LiveFlight]:
         """Refuse whatever comes from now on: the flights that are still to be stopped. Empty when called again."""
-        with self.lock:
+        with self._exclusive():
             if self.is_closed:
                 return []
             self.is_closed = True

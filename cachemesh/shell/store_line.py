@@ -99,7 +99,7 @@ class StoreCall:
 class StoreLine:
     """All calls of one cache to its store. `lock` is the runtime's."""
 
-    def __init__(self, store: Store, lock: threading.Lock, report: Callable[[str, CacheError], None]) -> None:
+    def __init__(self, store: Store, lock: threading.RLock, report: Callable[[str, CacheError], None]) -> None:
         self._store = store
         self._lock = lock
         self._report = report

@@ -41,7 +41,7 @@ class ThreadDomain:
         self._runtime = runtime
         self._closing = threading.Event()
         self._threads: set[threading.Thread] = set()
-        self._threads_lock = threading.Lock()
+        self._threads_lock = threading.RLock()
         self._portal = None if runtime.line is None else Portal()
 
     def wait(self, boarding: Boarding) -> Answer | None:

@@ -37,7 +37,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._latest: Answer | Silence = NOTHING_YET
         self._ended = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self.ring: Callable[[], None] = _nobody_listens
 
     def post(self, answer: Answer) -> None:
@@ -169,7 +169,7 @@ class Delivery:
         self._callback = callback
         self._schedule = schedule
         self._report = report
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._is_scheduled = False
         mailbox.ring = self.ring
 

@@ -14,6 +14,7 @@ from cachemesh.core import (
     Abort,
     Admit,
     AskAgain,
+    CachePolicy,
     CancelFetch,
     DomainClosed,
     Entry,
@@ -24,7 +25,9 @@ from cachemesh.core import (
     FetchSucceeded,
     Flight,
     FlightKind,
+    Get,
     Loaded,
+    Refresh,
     RefreshSource,
     Remember,
     ReportFailure,
@@ -334,6 +337,35 @@ def test_a_failed_background_refresh_holds_the_next_one_back(
     )
 
 
+# what is remembered already: served until, refreshed after; the next failure: store_failures, source; remembered then
+REMEMBERED = [
+    pytest.param((150.0, 90.0), (False, BACKGROUND), Failed("before", NOW, 150.0, 130.0), id="what is served stays"),
+    pytest.param((150.0, 90.0), (True, BACKGROUND), Failed("down", NOW, 160.0, 130.0), id="the newer one is served"),
+    pytest.param((NOW, 90.0), (False, BACKGROUND), Failed("down", NOW, NOW, 130.0), id="what is over is over"),
+    pytest.param((90.0, 120.0), (True, RefreshSource.POLICY), Failed("down", NOW, 160.0, 120.0), id="a back-off stays"),
+    pytest.param((90.0, 140.0), (False, BACKGROUND), Failed("down", NOW, NOW, 140.0), id="the longer back-off stays"),
+]
+
+
+@pytest.mark.parametrize(("before", "then", "memory"), REMEMBERED)
+def test_the_next_failure_ends_neither_what_is_served_nor_a_back_off(before: Any, then: Any, memory: Any) -> None:
+    serve_until, refresh_after = before
+    store_failures, source = then
+    there = {"feed": entry(ttl_s=NOW)}
+    expect(
+        state(
+            flight(source=source, store_failures=store_failures),
+            entries=there,
+            failures={"feed": Failed("before", 90.0, serve_until, refresh_after)},
+        ),
+        FetchFailed(1, "down", NOW),
+        state(entries=there, failures={"feed": memory}),
+        Remember(1, GLOBAL_OWNER, "feed", memory, write=False, is_new=False),
+        reported(),
+        told("down", "news"),
+    )
+
+
 def test_a_back_off_is_not_written_to_the_store() -> None:
     """Its entry may be evicted while it is under way."""
     memory = Failed("down", NOW, NOW, 130.0)
@@ -498,6 +530,29 @@ def test_a_failed_refresh_does_not_overwrite_what_only_the_store_holds() -> None
     _, effects = run(
         state(flight(source=RefreshSource.REFRESH, store_failures=True), has_store=True), FetchFailed(1, "down", NOW)
     )
+    assert not any(isinstance(effect, Remember) and effect.write for effect in effects)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="ASKED_STORE takes a source of CACHE_MISS or POLICY for proof that the store was asked"
+)
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [Get("feed", 1.0, 1, policy=CachePolicy.NETWORK_FIRST, store_failures=True), Evict(GLOBAL_OWNER, "feed")],
+        [Get("feed", 99.0, 1, store_failures=True), Evict(GLOBAL_OWNER, "feed")],
+        [
+            Evict(GLOBAL_OWNER, "feed"),
+            Get("feed", 1.0, 1, policy=CachePolicy.NETWORK_ONLY),
+            Refresh("feed", 1.0, 2, store_failures=True),
+        ],
+    ],
+    ids=["fresh, evicted meanwhile", "stale, evicted meanwhile", "network_only, then made to store"],
+)
+def test_a_failure_never_overwrites_what_memory_had_to_evict(commands: list[Any]) -> None:
+    _, effects = run(state(entries={"feed": entry()}, has_store=True), *commands, FetchFailed(1, "down", NOW))
+
+    assert any(isinstance(effect, Settle) for effect in effects)
     assert not any(isinstance(effect, Remember) and effect.write for effect in effects)
 
 

@@ -68,6 +68,21 @@ def test_sf2_sf3_a_thousand_bursts_of_threads_share_one_fetch_each() -> None:
         sys.setswitchinterval(before)
 
 
+def test_sf2_a_thousand_threads_share_one_fetch() -> None:
+    cache = SyncCache()
+    calls: list[int] = []
+
+    def fetch() -> Answer:
+        calls.append(1)
+        time.sleep(0.5)
+        return Success("v")
+
+    began = time.monotonic()
+    assert together([lambda: cache.get("k", fetch)] * 1_000, 60) == [Success("v")] * 1_000
+    assert len(calls) == 1
+    assert time.monotonic() - began < 3
+
+
 @pytest.mark.parametrize("machine", [model.AsyncShellAgainstModel, model.ThreadedShellAgainstModel])
 def test_sf10_sc1_sc8_model(machine: type[model.ShellAgainstModel]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
