@@ -22,7 +22,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import pytest
 
@@ -37,7 +37,9 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 README: Final = (ROOT / "README.md").read_text("utf-8")
 TIMEOUT_S: Final = 600
 
-BLOCK: Final = re.compile(r"(?:^<!-- (?P<mark>[^>\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK: Final = re.compile(
+    r"(?:^<!-- (?P<mark>[^>\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Snippet:
 
 def snippets() -> Iterator[Snippet]:
     """The Python of the README, in its order."""
-    headings = [(found.start(), found[1]) for found in re.finditer(r"^## (.+)$", README, re.M)]
+    headings = [(found.start(), found[1]) for found in re.finditer(r"^## (.+)$", README, re.MULTILINE)]
     blocks = list(BLOCK.finditer(README))
     for block, following in itertools.zip_longest(blocks, blocks[1:]):
         if block["language"] != "python":
@@ -182,7 +184,7 @@ def fields(error: type[CacheError]) -> list[str]:
 
 def table_under(mark: str) -> list[list[str]]:
     """The cells of the table under `<!-- mark -->`, without the line that rules it off."""
-    found = re.search(rf"^<!-- {mark} -->\n((?:\|.*\n)+)", README, re.M)
+    found = re.search(rf"^<!-- {mark} -->\n((?:\|.*\n)+)", README, re.MULTILINE)
     assert found is not None
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in found[1].splitlines()]
     return [rows[0], *rows[2:]]
@@ -212,7 +214,7 @@ def test_every_claim_is_shown_by_a_test_that_exists() -> None:
     assert rows
 
 
-def is_function(node: ast.AST) -> bool:
+def is_function(node: ast.AST) -> TypeGuard[ast.FunctionDef | ast.AsyncFunctionDef]:
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
 
 

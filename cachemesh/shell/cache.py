@@ -17,7 +17,7 @@ from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch
-from cachemesh.shell.face import NO_PLAIN_HITS, Face, settings_of
+from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.options import RetryOptions
 from cachemesh.shell.ports import DEFAULT, Clock, Default, Fetcher, Store, TokenKeeperAdapter, Ttl
@@ -190,7 +190,9 @@ class Cache(Face):
         scope is named and nobody is signed in, the only news is
         `Failure(NoActiveUser)`.
         """
-        bad = self._bad_read(key, scope)
+        bad = bad_read(key, scope)
+        if bad is None:
+            key = str.__str__(key)
         owners = () if bad else visible_owners(scope, self.active_user_id, self._viewer)
         return Watch(self._runtime, owners, key, bad or NoActiveUser(key))
 

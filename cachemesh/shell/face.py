@@ -64,9 +64,10 @@ class Face:
         `Failure(CacheMiss)` where nothing is cached, `Failure(CacheExpired)`
         where it is stale and not `allow_expired`. No logger hears of it.
         """
-        bad = self._bad_read(key, scope)
+        bad = bad_read(key, scope)
         if bad is not None:
             return Failure(bad)  # type: ignore[arg-type]  # bad input is not in the signature
+        key = str.__str__(key)
         found = self._runtime.resident(key, scope, self._viewer)
         if found is None:
             return Failure(CacheMiss(key))
@@ -79,7 +80,10 @@ class Face:
         """All there is to know of what is cached under `key`: value, age, freshness. Never fetches."""
         offset = self._runtime.time.epoch_offset
         now = instant(self._runtime.time.now() + offset)
-        found = None if self._bad_read(key, scope) else self._runtime.resident(key, scope, self._viewer)
+        if bad_read(key, scope) is not None:
+            return CacheState(key, now)
+        key = str.__str__(key)
+        found = self._runtime.resident(key, scope, self._viewer)
         if found is None:
             return CacheState(key, now)
         entry = found[1]
@@ -93,13 +97,15 @@ class Face:
 
     def has_cached_failure(self, key: str, *, scope: CacheScope | None = None) -> bool:
         """Whether a remembered failure would be answered under `key` now."""
-        if self._bad_read(key, scope):
+        if bad_read(key, scope) is not None:
             return False
-        return self._runtime.remembered_failure(key, scope, self._viewer)
+        return self._runtime.remembered_failure(str.__str__(key), scope, self._viewer)
 
     def scope_of(self, key: str) -> CacheScope:
         """The narrowest scope in which `key` is cached for this caller; GLOBAL when unknown."""
-        found = None if self._bad_read(key, None) else self._runtime.resident(key, None, self._viewer)
+        if bad_read(key, None) is not None:
+            return CacheScope.GLOBAL
+        found = self._runtime.resident(str.__str__(key), None, self._viewer)
         return CacheScope.GLOBAL if found is None else found[0][0]
 
     @property
@@ -115,11 +121,11 @@ class Face:
         A fetch of `key` that is under way still answers those who wait for it,
         and is not stored; who asks from now on is answered by a newer fetch.
         """
-        bad = self._bad_read(key, scope)
+        bad = bad_read(key, scope)
         if bad is not None:
             self._runtime.tell_error("invalidate", bad)
             return
-        self._order(commands.Invalidate(key, scope, self._viewer))
+        self._order(commands.Invalidate(str.__str__(key), scope, self._viewer))
 
     def clear(self) -> None:
         """Remove everything; on a view, everything of its user."""
@@ -261,16 +267,22 @@ class Face:
             return key, ttl_s, rule, cache_failures, cache_failures
         return Failure(InvalidOption("cache_failures", type(cache_failures).__name__))
 
-    def _bad_read(self, key: object, scope: object) -> InvalidKey | InvalidOption | None:
-        if not isinstance(key, str):
-            return InvalidKey(key)
-        if scope is not None and not isinstance(scope, CacheScope):
-            return InvalidOption("scope", type(scope).__name__)
-        return None
-
     def _keeps_failures(self, scope: CacheScope, cache_failures: bool | Default) -> bool | Default:
         """An authenticated failure is one user's: it is remembered nowhere but with that user."""
         return cache_failures if scope is CacheScope.USER else False
+
+
+def bad_read(key: object, scope: object) -> InvalidKey | InvalidOption | None:
+    """What is wrong with the arguments of a call that fetches nothing.
+
+    A str of another type, such as an enum member, is read as the str that it
+    is: `str.__str__` runs none of its code.
+    """
+    if not isinstance(key, str):
+        return InvalidKey(key)
+    if scope is not None and not isinstance(scope, CacheScope):
+        return InvalidOption("scope", type(scope).__name__)
+    return None
 
 
 def settings_of(

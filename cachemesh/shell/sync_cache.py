@@ -12,7 +12,7 @@ from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch
-from cachemesh.shell.face import NO_PLAIN_HITS, Face, settings_of
+from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.options import RetryOptions
 from cachemesh.shell.ports import DEFAULT, Clock, Default, Store, SyncFetcher, SyncTokenKeeperAdapter, Ttl
@@ -174,7 +174,9 @@ class SyncCache(Face):
         scope is named and nobody is signed in, the only news is
         `Failure(NoActiveUser)`.
         """
-        bad = self._bad_read(key, scope)
+        bad = bad_read(key, scope)
+        if bad is None:
+            key = str.__str__(key)
         owners = () if bad else visible_owners(scope, self.active_user_id, self._viewer)
         return SyncWatch(self._runtime, owners, key, bad or NoActiveUser(key), self._domain.spawn)
 
