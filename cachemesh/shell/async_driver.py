@@ -70,7 +70,8 @@ class AsyncDomain:
             live.leader_waits = False
         if live.waiting == 0:
             self._runtime.dispatch(commands.Abandoned(live.flight_id))
-            if live.phase is Phase.ABORTED and live.handle is not None:
+            loop = self.loop()
+            if live.phase is Phase.ABORTED and live.handle is not None and loop is not None and not loop.is_closed():
                 live.handle.cancel()
                 self._journeys.discard(live)
         outer = within(self._runtime)
@@ -182,8 +183,15 @@ class AsyncDomain:
             self.spawn(line.drain())
 
     def _wake(self, live: LiveFlight) -> None:
-        live.is_over = True
         self._journeys.discard(live)
+        loop = self.loop()
+        if loop is not None and not loop.is_closed():
+            self._release(live)
+
+    @staticmethod
+    def _release(live: LiveFlight) -> None:
+        """Let those who wait for `live` go on."""
+        live.is_over = True
         for waiter in live.waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -194,6 +202,7 @@ class AsyncDomain:
         loop = self.loop()
         if loop is not None and not loop.is_closed() and live.handle is not None:
             loop.call_soon_threadsafe(live.handle.cancel)
+            loop.call_soon_threadsafe(self._release, live)
 
     async def finish(self) -> None:
         """Wait, but not for ever, until nothing of this loop is under way, and the store has been told everything."""

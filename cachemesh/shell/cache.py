@@ -105,7 +105,7 @@ class Cache(Face):
         cache_only; `NoActiveUser`; `InvalidKey`, `InvalidTtl`, `InvalidOption`;
         `CacheClosed`.
         """
-        if scope is GLOBAL and not always_revalidate:
+        if scope is GLOBAL and always_revalidate is False:
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -250,7 +250,7 @@ class Cache(Face):
     ) -> Answer | Boarding:
         """The answer to a get that is no plain hit, or the flight to wait for."""
         runtime, domain = self._runtime, self._here()
-        is_alike = scope is GLOBAL and type(key) is str and not always_revalidate
+        is_alike = scope is GLOBAL and type(key) is str and always_revalidate is False
         wish = (policy, ttl, retry, cache_failures)
         if is_alike and key in runtime.alike:
             live = runtime.boarding_alike(key, wish, domain.domain_id)

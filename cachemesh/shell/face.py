@@ -140,7 +140,7 @@ class Face:
             msg = f"a user id is a str or None, not {type(user_id).__name__}"
             raise TypeError(msg)
         if self._viewer is None:
-            self._order(commands.SetActiveUser(user_id))
+            self._order(commands.SetActiveUser(None if user_id is None else str.__str__(user_id)))
         elif user_id != self._viewer:
             self._order(commands.EndSession(self._viewer))
 
@@ -180,6 +180,10 @@ class Face:
         runtime = self._runtime
         if type(policy) is not CachePolicy:
             return Failure(InvalidOption("policy", type(policy).__name__))
+        try:
+            always_revalidate = bool(always_revalidate)
+        except Exception:  # noqa: BLE001 (an object may refuse to say)
+            return Failure(InvalidOption("always_revalidate", type(always_revalidate).__name__))
         checked = self._checked(key, ttl, retry, cache_failures, scope)
         if type(checked) is Failure:
             return checked
@@ -196,7 +200,7 @@ class Face:
             rule,
             store_failures,
             heed_failures,
-            bool(always_revalidate),
+            always_revalidate,
             False,
             within(self._runtime),
         )
@@ -251,13 +255,13 @@ class Face:
         else:
             try:
                 ttl_s = seconds(ttl)
-            except (ValueError, OverflowError):
+            except Exception:  # noqa: BLE001 (an object that is no duration may raise anything when it is looked at)
                 return Failure(InvalidTtl(ttl))
         if type(scope) is not CacheScope:
             return Failure(InvalidOption("scope", type(scope).__name__))
         if retry is DEFAULT:
             rule = runtime.default_rule
-        elif isinstance(retry, RetryOptions):
+        elif issubclass(type(retry), RetryOptions):
             rule = retry.rule
         else:
             return Failure(InvalidOption("retry", type(retry).__name__))

@@ -12,11 +12,14 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from cachemesh.errors import CacheError
+
 if TYPE_CHECKING:
     import logging
     from collections.abc import Sequence
 
     from cachemesh.core.model import RefreshSource
+    from cachemesh.core.scopes import Owner
 
 _SALT = os.urandom(16)
 
@@ -35,6 +38,19 @@ class PrivateKey(str):
 
     def __format__(self, format_spec: str) -> str:
         return format(str(self), format_spec)
+
+
+def shown_key(owner: Owner, key: str) -> str:
+    """`key` as a logger gets it."""
+    return key if owner[1] is None else PrivateKey(key)
+
+
+def shown_error(owner: Owner, error: object) -> object:
+    """`error` as a logger gets it: what is about a user's key names it as a hash."""
+    if owner[1] is None or not issubclass(type(error), CacheError) or not isinstance(error, CacheError):
+        return error
+    key = getattr(error, "key", None)
+    return type(error)(PrivateKey(key), *error.args[1:]) if isinstance(key, str) else error
 
 
 class CacheLogger:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from contextlib import suppress
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
 
 from returns.io import IOResult
 from returns.result import Failure, Result, Success
@@ -32,32 +33,37 @@ PROGRAMMING_ERRORS: Final = (
 def judged(got: object, key: str) -> Answer:
     """What a fetcher returned, as a `Result`; `InvalidFetchResult` where it is none."""
     kind = type(got)
-    if kind is Success or kind is Failure:
-        return got  # type: ignore[return-value]  # mypy does not narrow by `type(got) is`
-    if isinstance(got, IOResult):
-        inner: Answer = unsafe_perform_io(got)  # type: ignore[arg-type]  # returns 0.30 types it for IO alone
-        return inner
-    if inspect.iscoroutine(got):
-        got.close()
+    if issubclass(kind, IOResult):
+        got = unsafe_perform_io(got)  # type: ignore[arg-type]  # returns 0.30 types it for IO alone
+    if type(got) is Success or type(got) is Failure:
+        return got
+    if kind is CoroutineType:
+        close(got)
     return Failure(InvalidFetchResult(key, kind.__name__))
+
+
+def close(coroutine: Any) -> None:  # noqa: ANN401 (CoroutineType has three parameters that do not matter here)
+    """Close a coroutine that nobody will await. It may resist: that is its own affair."""
+    with suppress(Exception):
+        coroutine.close()
 
 
 def seen_by_predicate(error: object) -> object:
     """The error as `retry_when` sees it: what a fetcher raised, as it was raised."""
-    return error.error if isinstance(error, FetchRaised) else error
+    return error.error if type(error) is FetchRaised else error
 
 
 def is_cacheable(error: object) -> bool:
     """Whether a failure may be remembered: not the cache's own, and no programming error."""
-    if isinstance(error, FetchRaised):
+    if type(error) is FetchRaised:
         return not isinstance(error.error, PROGRAMMING_ERRORS)
-    return isinstance(error, FetchTimeout) or not isinstance(error, CacheError)
+    return type(error) is FetchTimeout or not issubclass(type(error), CacheError)
 
 
 def origin_traceback(error: object) -> TracebackType | None:
     """Where the exception in a failure was raised."""
     raised = seen_by_predicate(error)
-    return raised.__traceback__ if isinstance(raised, BaseException) else None
+    return raised.__traceback__ if is_exception(raised) else None
 
 
 def with_traceback(answer: Answer, traceback: TracebackType | None) -> Answer:
@@ -69,18 +75,28 @@ def with_traceback(answer: Answer, traceback: TracebackType | None) -> Answer:
     if type(answer) is Failure:
         error = answer.failure()
         raised = seen_by_predicate(error)
-        if isinstance(error, BaseException):
+        if is_exception(error):
             error.__traceback__ = None
-        if isinstance(raised, BaseException):
+        if is_exception(raised):
             raised.__traceback__ = traceback
     return answer
 
 
 def strip_tracebacks(answer: Answer) -> None:
     """Let go of the frames that a failure's exceptions hold: it is to be kept."""
-    error = seen_by_predicate(answer.failure())
+    unseen = [answer.failure()]
     seen: set[int] = set()
-    while isinstance(error, BaseException) and id(error) not in seen:
+    while unseen:
+        error = unseen.pop()
+        if not is_exception(error) or id(error) in seen:
+            continue
         seen.add(id(error))
         error.__traceback__ = None
-        error = error.__cause__ or error.__context__
+        unseen += [seen_by_predicate(error), error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            unseen += error.exceptions
+
+
+def is_exception(error: object) -> TypeGuard[BaseException]:
+    """By the type alone: `isinstance` would ask the object, which may be somebody's proxy, for its class."""
+    return issubclass(type(error), BaseException)

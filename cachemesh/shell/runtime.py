@@ -38,7 +38,7 @@ from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.live import Boarding, LiveFlight, Phase, Wish, within
-from cachemesh.shell.logging import PrivateKey
+from cachemesh.shell.logging import shown_error, shown_key
 from cachemesh.shell.options import seconds
 from cachemesh.shell.outcomes import (
     Answer,
@@ -430,16 +430,18 @@ class Runtime:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
         self._call_store("clear", effect.owner, None)
+        for mailbox in self._watches.watching_any(effect.owner):
+            mailbox.withdraw(effect.owner)
         for key in self._watches.keys(effect.owner) & effect.keys:
             self._announce(effect.owner, key, Failure(CacheMiss(key)))
-        if effect.ends and effect.owner[0] is CacheScope.USER:
+        if effect.ends:
             for mailbox in self._watches.leave(effect.owner):
                 mailbox.end()
                 self._unrung.append(mailbox)
 
     def _announce(self, owner: Owner, key: str, answer: Answer) -> None:
         for mailbox in self._watches.watching(owner, key):
-            mailbox.post(answer)
+            mailbox.post(answer, owner)
             self._unrung.append(mailbox)
 
     def _catch_up(self) -> None:
@@ -474,6 +476,7 @@ class Runtime:
 
     def _commit_clear_store(self, effect: effects.ClearStore) -> None:
         del effect
+        self._order.forget_all()
         self._call_store("clear", None, None)
 
     def _call_store(self, operation: str, owner: Owner | None, key: str | None) -> StoreCall | None:
@@ -589,13 +592,15 @@ class Runtime:
 
     def _report_wait(self, effect: effects.WaitUntil[Answer]) -> None:
         key = shown_key(effect.owner, effect.key)
-        self.tell("on_retry", key, effect.attempt, effect.answer.failure(), effect.delay_s)
+        error = shown_error(effect.owner, effect.answer.failure())
+        self.tell("on_retry", key, effect.attempt, error, effect.delay_s)
 
     def _report_save(self, effect: effects.Save[Answer]) -> None:
         self.tell("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s)
 
     def _report_failure(self, effect: effects.ReportFailure[Answer]) -> None:
-        self.tell_error(shown_key(effect.owner, effect.key), effect.answer.failure())
+        error = shown_error(effect.owner, effect.answer.failure())
+        self.tell_error(shown_key(effect.owner, effect.key), error)
 
     def _report_invalidate(self, effect: effects.LogInvalidate) -> None:
         self.tell("on_invalidate", shown_key(effect.owner, effect.key))
@@ -657,11 +662,6 @@ REFUSALS: Final[Mapping[effects.Refusal, Callable[[str], Exception]]] = {
 def refusal(effect: effects.Refuse, key: str) -> Exception:
     """The error that a caller who is refused gets."""
     return REFUSALS[effect.reason](key)
-
-
-def shown_key(owner: Owner, key: str) -> str:
-    """`key` as a logger gets it."""
-    return key if owner[1] is None else PrivateKey(key)
 
 
 def _visit(resident: Any) -> None:  # noqa: ANN401 (an Entry to the core, a Resident here)

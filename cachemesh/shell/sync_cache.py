@@ -92,7 +92,7 @@ class SyncCache(Face):
         cache_only; `NoActiveUser`; `InvalidKey`, `InvalidTtl`, `InvalidOption`;
         `CacheClosed`.
         """
-        if scope is GLOBAL and not always_revalidate:
+        if scope is GLOBAL and always_revalidate is False:
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)

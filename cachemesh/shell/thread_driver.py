@@ -12,6 +12,7 @@ from returns.result import Failure, Success
 
 from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
 from cachemesh.shell.live import WITHIN
+from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import Answer, judged
 from cachemesh.shell.store_line import TIMEOUT_S
 from cachemesh.shell.thread_waits import waits_for
@@ -80,7 +81,12 @@ class ThreadDomain:
             live.handle = threading.current_thread()
             self._fly(live)
 
-        self.spawn(fly)
+        try:
+            self.spawn(fly)
+        except RuntimeError as error:
+            self._runtime.aborted(live)
+            self.release(live)
+            self._runtime.tell_error(shown_key(live.owner, live.key), error)
 
     def spawn(self, work: Callable[[], object]) -> None:
         """Run `work` in a daemon thread that knows nothing of its caller's context."""
@@ -95,7 +101,12 @@ class ThreadDomain:
         thread = threading.Thread(target=run, name="cachemesh", daemon=True)
         with self._threads_lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # There is no room for another one.
+            with self._threads_lock:
+                self._threads.discard(thread)
+            raise
 
     def _fly(self, live: LiveFlight) -> None:
         runtime = self._runtime

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure
 
+from cachemesh.shell.logging import shown_key
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -32,19 +34,27 @@ ENDED: Final = Silence.ENDED
 class Mailbox:
     """The newest news of a key for one watcher. Who posts or ends rings as well, holding no lock."""
 
-    __slots__ = ("__weakref__", "_ended", "_latest", "_lock", "ring")
+    __slots__ = ("__weakref__", "_ended", "_latest", "_lock", "_origin", "ring")
 
     def __init__(self) -> None:
         self._latest: Answer | Silence = NOTHING_YET
+        self._origin: Owner | None = None
         self._ended = False
         self._lock = threading.RLock()
         self.ring: Callable[[], None] = _nobody_listens
 
-    def post(self, answer: Answer) -> None:
+    def post(self, answer: Answer, origin: Owner | None = None) -> None:
         with self._lock:
             if self._ended:
                 return
             self._latest = answer
+            self._origin = origin
+
+    def withdraw(self, origin: Owner) -> None:
+        """Take back what nobody has taken yet, if it was about `origin`."""
+        with self._lock:
+            if self._origin == origin:
+                self._latest = NOTHING_YET
 
     def end(self) -> None:
         with self._lock:
@@ -114,6 +124,9 @@ class WatchTable:
         boxes = self.boxes.get(owner, {}).get(key)
         return [] if boxes is None else _alive(boxes)
 
+    def watching_any(self, owner: Owner) -> list[Mailbox]:
+        return [mailbox for boxes in self.boxes.get(owner, {}).values() for mailbox in _alive(boxes)]
+
     def leave(self, owner: Owner) -> list[Mailbox]:
         """Nobody watches `owner` any more; those are answered who watch nothing else."""
         by_key = self.boxes.pop(owner, {})
@@ -163,7 +176,7 @@ class Delivery:
         mailbox: Mailbox,
         callback: Callable[[Any], object],
         schedule: Callable[[Callable[[], None]], None],
-        report: Callable[[Exception], None],
+        report: Callable[[BaseException], None],
     ) -> None:
         self._mailbox = mailbox
         self._callback = callback
@@ -181,19 +194,20 @@ class Delivery:
         self._schedule(self._deliver)
 
     def _deliver(self) -> None:
-        while True:
-            news = self._mailbox.take()
-            if isinstance(news, Silence):
-                with self._lock:
-                    self._is_scheduled = False
-                if not self._mailbox.has_news:
-                    return
-                self.ring()
-                return
-            try:
+        """Deliver one piece of news, then make way: a callback may cause the next one itself."""
+        news = self._mailbox.take()
+        try:
+            if not isinstance(news, Silence):
                 self._callback(news)
-            except Exception as error:  # noqa: BLE001 (one watcher's mistake is not another's)
-                self._report(error)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 (one watcher's mistake is not another's)
+            self._report(error)
+        finally:
+            with self._lock:
+                self._is_scheduled = False
+            if self._mailbox.has_news:
+                self.ring()
 
 
 class Watching:
@@ -220,7 +234,8 @@ class Watching:
         schedule: Callable[[Callable[[], None]], None],
     ) -> Subscription:
         mailbox = Mailbox()
-        Delivery(mailbox, callback, schedule, lambda error: self._runtime.tell_error(self._key, error))
+        shown = shown_key(self._owners[0], self._key) if self._owners else self._key
+        Delivery(mailbox, callback, schedule, lambda error: self._runtime.tell_error(shown, error))
         return Subscription(mailbox, self._open(mailbox, keep=True))
 
 
