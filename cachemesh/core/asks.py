@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
+from cachemesh.core.commands import Get
 from cachemesh.core.effects import Join, Load, Refusal, Refuse, Reply, StartFetch
 from cachemesh.core.lifetimes import shorter, verdict
 from cachemesh.core.model import (
@@ -29,7 +30,7 @@ from cachemesh.core.waits import waits_for_itself, with_wait
 
 if TYPE_CHECKING:
     from cachemesh.core.carriers import Map
-    from cachemesh.core.commands import Get, Refresh
+    from cachemesh.core.commands import Refresh
     from cachemesh.core.effects import Effects
     from cachemesh.core.model import Failed
 
@@ -204,6 +205,7 @@ def begin(
         command.ttl_s,
         persist and command.store_failures,
         command.retry,
+        found_nothing=persist and type(command) is Get and command.asked_store and key not in partition.entries,
     )
     listed = partition.moved(
         partition.entries,

@@ -7,7 +7,7 @@ that began later and answered first) strikes it off that list.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
@@ -33,7 +33,6 @@ from cachemesh.core.model import (
     Failed,
     Flight,
     Partition,
-    RefreshSource,
     State,
     settled,
 )
@@ -122,15 +121,11 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
         flight.owner,
         flight.key,
         failed,
-        write=entry is None and command.now < failed.serve_until and flight.source in ASKED_STORE,
+        write=entry is None and command.now < failed.serve_until and flight.found_nothing,
         is_new=before is None,
     )
     stored = stored.moved(stored.entries, stored.failures.insert(flight.key, failed), stored.flights)
     return landed(state, flight, stored), (remember, *effects)
-
-
-ASKED_STORE: Final = frozenset({RefreshSource.CACHE_MISS, RefreshSource.POLICY})
-"""What begins only after the store was found to have nothing: there a failure can hide no value."""
 
 
 def failure_to_remember(
@@ -160,7 +155,7 @@ def failure_to_remember(
 
 def on_retry_due(state: State[A], command: RetryDue) -> Step[A]:
     flight = state.flights.get(command.flight_id)
-    if flight is None:
+    if flight is None or flight.kind is LOAD_FLIGHT:
         return state, ()
     return state, (StartFetch(flight.flight_id, flight.owner, flight.key, flight.source, flight.attempt),)
 

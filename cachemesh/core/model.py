@@ -122,6 +122,8 @@ class Flight(Struct, frozen=True):
     attempt: int = 1
     waits_on: tuple[int, ...] = ()
     """The flights that its fetch waits for, each as often as it waits."""
+    found_nothing: bool = False
+    """It began after the store was asked and had nothing, nor had the memory: its failure can hide no value."""
 
     @property
     def is_background(self) -> bool:

@@ -315,7 +315,7 @@ class Cache(Face):
             told = await domain.wait(boarding)
             if told is not None:
                 return told
-            again = self._runtime.asked_again(boarding.asked)
+            again = self._runtime.asked_again(boarding)
             answer = self._ask(again, boarding.fetch, boarding.options, domain)
             if type(answer) is not Boarding:
                 return answer

@@ -72,6 +72,8 @@ class LiveFlight:
     driver: Any = None
     """The domain that runs it, and its task there."""
     handle: Any = None
+    drops_before = 0
+    """How many partitions had been dropped when it began."""
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
     wish: Wish | None = None

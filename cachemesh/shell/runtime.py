@@ -23,9 +23,9 @@ from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
 from cachemesh.core.model import BACKGROUND, CACHE_MISS, Entry, Failed
-from cachemesh.core.policies import FRESH, SERVE
+from cachemesh.core.policies import FRESH, SERVE, CachePolicy
 from cachemesh.core.reducer import reduce
-from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner, owner_of, visible_owners
+from cachemesh.core.scopes import GLOBAL_OWNER, USER, CacheScope, Owner, owner_of, visible_owners
 from cachemesh.errors import (
     CacheClosed,
     CacheExpired,
@@ -89,6 +89,7 @@ class Runtime:
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.RLock()
+        self._drops = 0
         self._is_busy = False
         self._deferred: deque[commands.Command[Answer]] = deque()
         """What finalizers ordered while this very thread held the lock: a value may use the cache as it dies."""
@@ -171,6 +172,7 @@ class Runtime:
                 elif type(effect) is effects.Load:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
                     started.is_load = True
+                    started.drops_before = self._drops
                     started.store_call = self._call_store("read", effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
@@ -211,10 +213,23 @@ class Runtime:
             return live.fallback
         return with_traceback(answer, live.traceback)
 
-    def asked_again(self, command: commands.Get | commands.Refresh) -> commands.Get:
-        """`command`, now that the store has been asked. Only a get ever asks it."""
-        assert isinstance(command, commands.Get)
-        return replace(command, now=self.time.now(), flight_id=next(self.flight_ids), asked_store=True)
+    def asked_again(self, boarding: Boarding) -> commands.Get:
+        """What was asked, now that the store has been. Only a get ever asks it.
+
+        The question stays with the owner it was put for, whoever is active by
+        now. If that owner may have left meanwhile, the answer is stored nowhere.
+        """
+        live, asked = boarding.live, boarding.asked
+        assert isinstance(asked, commands.Get)
+        has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
+        return replace(
+            asked,
+            now=self.time.now(),
+            flight_id=next(self.flight_ids),
+            viewer=live.owner[1] if asked.scope is USER else asked.viewer,
+            policy=CachePolicy.NETWORK_ONLY if has_left else asked.policy,
+            asked_store=True,
+        )
 
     def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
         """The flight that a get for the global scope is sure to join, as its leader asked for the very same.
@@ -429,6 +444,8 @@ class Runtime:
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
+        else:
+            self._drops += 1
         self._call_store("clear", effect.owner, None)
         for mailbox in self._watches.watching_any(effect.owner):
             mailbox.withdraw(effect.owner)

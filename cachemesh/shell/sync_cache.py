@@ -272,7 +272,7 @@ class SyncCache(Face):
             told = self._domain.wait(answer)
             if told is not None:
                 return told
-            command = runtime.asked_again(command)
+            command = runtime.asked_again(answer)
 
     def _after_order(self) -> None:
         self._domain.flush()

@@ -81,6 +81,7 @@ def flight(
     retry: Retry | None = None,
     attempt: int = 1,
     waits_on: Iterable[int] = (),
+    found_nothing: bool = False,
 ) -> Flight:
     """A flight that stores its answer where its kind does."""
     stores = kind is FlightKind.FETCH if persist is None else persist
@@ -98,6 +99,7 @@ def flight(
         patience,
         attempt,
         tuple(waits_on),
+        found_nothing,
     )
 
 

@@ -252,7 +252,7 @@ def test_a_failure_leaves_the_other_flights_of_its_key_listed() -> None:
 def test_a_failure_is_remembered_where_a_caller_wants_it(ttl_s: float | None, serve_until: float) -> None:
     memory = Failed("down", NOW, serve_until, refresh_after=NOW)
     expect(
-        state(flight(owner=ALICE, ttl_s=ttl_s, store_failures=True)),
+        state(flight(owner=ALICE, ttl_s=ttl_s, store_failures=True, found_nothing=True)),
         FetchFailed(1, "down", NOW),
         state(failures={(ALICE, "feed"): memory}),
         Remember(1, ALICE, "feed", memory, write=serve_until > NOW, is_new=True),
@@ -264,7 +264,7 @@ def test_a_failure_is_remembered_where_a_caller_wants_it(ttl_s: float | None, se
 def test_a_later_failure_replaces_an_earlier_one() -> None:
     memory = Failed("down", NOW, 160.0, NOW)
     expect(
-        state(flight(store_failures=True), failures={"feed": failed("earlier"), "me": failed()}),
+        state(flight(store_failures=True, found_nothing=True), failures={"feed": failed("earlier"), "me": failed()}),
         FetchFailed(1, "down", NOW),
         state(failures={"feed": memory, "me": failed()}),
         Remember(1, GLOBAL_OWNER, "feed", memory, write=True, is_new=False),
@@ -533,9 +533,6 @@ def test_a_failed_refresh_does_not_overwrite_what_only_the_store_holds() -> None
     assert not any(isinstance(effect, Remember) and effect.write for effect in effects)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="ASKED_STORE takes a source of CACHE_MISS or POLICY for proof that the store was asked"
-)
 @pytest.mark.parametrize(
     "commands",
     [

@@ -679,6 +679,6 @@ class ThreadedShellAgainstModel(ShellAgainstModel):
 QUICK: Final = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 TestAsyncShell = AsyncShellAgainstModel.TestCase
-TestAsyncShell.settings = settings(max_examples=150, stateful_step_count=30, **QUICK)  # type: ignore[arg-type]
+TestAsyncShell.settings = settings(max_examples=100, stateful_step_count=30, **QUICK)  # type: ignore[arg-type]
 TestThreadedShell = ThreadedShellAgainstModel.TestCase
 TestThreadedShell.settings = settings(max_examples=50, stateful_step_count=25, **QUICK)  # type: ignore[arg-type]
