@@ -67,6 +67,8 @@ def on_get(state: State[A], command: Get) -> Step[A]:
 
     failed = None if partition is None else heeded_failure(partition, command)
     if failed is not None:
+        if entry is not None and policy.after_failure is SERVE_STALE:
+            return state, (Reply(owner, key, entry.answer),)
         return state, (Reply(owner, key, failed.answer, hit=False),)
 
     if action is REFUSE:

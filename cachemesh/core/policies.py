@@ -80,6 +80,10 @@ class CachePolicy(Struct, frozen=True):
     CACHE_ONLY: ClassVar[CachePolicy]
 
     def __post_init__(self) -> None:
+        actions = {type(self.missing), type(self.fresh), type(self.stale)}
+        if actions != {Action} or type(self.after_failure) is not AfterFailure:
+            msg = f"{self.name}: the cells of a row are Actions, and an AfterFailure"
+            raise ValueError(msg)
         if self.missing in SERVING:
             msg = f"{self.name}: there is nothing to serve where an entry is missing"
             raise ValueError(msg)

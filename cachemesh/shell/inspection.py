@@ -27,18 +27,22 @@ class CacheState(Struct, Generic[T], frozen=True):
 
     @property
     def is_present(self) -> bool:
+        """Whether anything is cached, fresh or stale."""
         return self.created_at is not None
 
     @property
     def is_missing(self) -> bool:
+        """Whether nothing is cached."""
         return self.created_at is None
 
     @property
     def is_fresh(self) -> bool:
+        """Whether something is cached that is not stale."""
         return self.is_present and not self.is_stale
 
     @property
     def is_stale(self) -> bool:
+        """Whether something is cached that has reached its expiry."""
         return self.expires_at is not None and self.now >= self.expires_at
 
     @property

@@ -65,7 +65,7 @@ class KeyTemplate:
             msg = f"the fields of the key template {key!r} need something between them"
             raise ValueError(msg)
         if len(fields) > 1:
-            between = "".join(literal for literal, _, _, _ in pieces)
+            between = "".join(literal for literal, _, _, _ in pieces[1:])
             template = cls(signature, lambda bound: _format(key, _escaping(bound.arguments, between)))
         else:
             template = cls(signature, lambda bound: _format(key, bound.arguments))

@@ -147,6 +147,7 @@ class PrintLogger(LineLogger):
         self._tag = tag
 
     def write(self, line: str) -> None:
+        """Print `line` with the tag before it."""
         sys.stdout.write(f"[{self._tag}] {line}\n")
 
 
@@ -157,6 +158,7 @@ class LoggingLogger(LineLogger):
         self._logger = logger
 
     def write(self, line: str) -> None:
+        """Log `line` at debug level."""
         self._logger.debug("%s", line)
 
     def on_error(self, key: str, error: object) -> None:

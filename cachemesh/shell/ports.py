@@ -94,10 +94,12 @@ class TokenKeeperAdapter(Protocol):
     where there is no token to be had.
     """
 
-    def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]], /) -> Awaitable[Result[T, E]]: ...
+    def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]], /) -> Awaitable[Result[T, E]]:
+        """What `action` answers, run with a valid token."""
 
 
 class SyncTokenKeeperAdapter(Protocol):
     """The same for `SyncCache`."""
 
-    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E]: ...
+    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E]:
+        """What `action` answers, run with a valid token."""

@@ -43,6 +43,7 @@ class ThreadDomain:
         self._closing = threading.Event()
         self._threads: set[threading.Thread] = set()
         self._threads_lock = threading.RLock()
+        self._look_lock = threading.Lock()
         self._portal = None if runtime.line is None else Portal()
 
     def wait(self, boarding: Boarding) -> Answer | None:
@@ -68,9 +69,12 @@ class ThreadDomain:
             live.waiters.append(waiter)
         patience_s = FIRST_LOOK_S
         while not waiter.acquire(timeout=patience_s):
-            leader = live.handle
-            if leader is not None and waits_for(leader, threading.current_thread()):
-                return False
+            if self._look_lock.acquire(blocking=False):  # One at a time; the others look later.
+                try:
+                    if live.handle is not None and waits_for(live.handle, threading.current_thread()):
+                        return False
+                finally:
+                    self._look_lock.release()
             patience_s = min(2 * patience_s, LONGEST_LOOK_S)
         return True
 

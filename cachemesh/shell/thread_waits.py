@@ -12,6 +12,7 @@ Not neat: it knows `Thread.join` and `Future.result`, and no other way to wait.
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from concurrent.futures import Future
@@ -28,7 +29,7 @@ WORK: Final = _WorkItem.run.__code__
 
 def waits_for(waiter: threading.Thread, goal: threading.Thread) -> bool:
     """Whether `waiter` stands waiting for `goal`, directly or through other threads."""
-    stacks = sys._current_frames()  # noqa: SLF001 (the documented way to see other threads)
+    stacks = stacks_now()
     seen: set[int | None] = set()
     ident = waiter.ident
     while ident is not None and ident not in seen:
@@ -37,6 +38,21 @@ def waits_for(waiter: threading.Thread, goal: threading.Thread) -> bool:
         if ident == goal.ident:
             return True
     return False
+
+
+def stacks_now() -> dict[int, FrameType]:
+    """Where all threads stand.
+
+    Without a collection in between: CPython 3.11 holds a lock meanwhile that
+    a Python callback of the collector may wait for (python/cpython#106883).
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return sys._current_frames()  # noqa: SLF001 (the documented way to see other threads)
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _awaited_thread(stacks: dict[int, FrameType], ident: int) -> int | None:

@@ -74,7 +74,7 @@ def in_real_time(main: Coroutine[Any, Any, T], patience_s: float = PATIENCE_S) -
 
 def under_way(cache: Cache | SyncCache) -> int:
     """How much the cache keeps of fetches that it believes to be under way: 0 at rest."""
-    runtime = cache._runtime  # noqa: SLF001 (there is no public way to ask)
+    runtime = cache._runtime
     listed = sum(len(partition.flights) for partition in runtime.state.partitions.values())
     return len(runtime.state.flights) + len(runtime.lives) + listed
 
@@ -155,5 +155,5 @@ GLOBAL_OWNER: Final = (CacheScope.GLOBAL, None)
 
 
 def _stack(thread: threading.Thread) -> str:
-    frame = sys._current_frames().get(thread.ident or 0)  # noqa: SLF001 (CPython's documented way to see where a thread is)
+    frame = sys._current_frames().get(thread.ident or 0)
     return "".join(traceback.format_stack(frame)[-6:]) if frame else "(it has ended)"

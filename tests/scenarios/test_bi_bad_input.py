@@ -1,3 +1,4 @@
+# mypy: no-warn-unused-ignores, disable-error-code="arg-type,assignment,redundant-expr,return-value,truthy-function,var-annotated,no-any-return,comparison-overlap,union-attr"
 """Bad input: a typed Failure, and nothing changes."""
 
 from __future__ import annotations
@@ -91,7 +92,23 @@ class Colour(str, enum.Enum):  # noqa: UP042 (the old way is the case)
 
 # BI-1: keys
 
-NO_KEYS: list[Any] = [None, 1, True, 1.5, b"k", ("k",), ["k"], {"k": 1}, {"k"}, object(), str, float("nan"), bytearray(b"k"), Some("k"), Success("k")]
+NO_KEYS: list[Any] = [
+    None,
+    1,
+    True,
+    1.5,
+    b"k",
+    ("k",),
+    ["k"],
+    {"k": 1},
+    {"k"},
+    object(),
+    str,
+    float("nan"),
+    bytearray(b"k"),
+    Some("k"),
+    Success("k"),
+]
 
 
 @pytest.mark.parametrize("key", NO_KEYS, ids=lambda key: type(key).__name__)
@@ -116,7 +133,24 @@ def test_bi1_key_that_is_no_str(face: Face, key: Any) -> None:
     heard.cancel()
 
 
-ODD_KEYS = ["", "\x00", "\n", "a\nb", "\ud800", "\udfff\ud800", "\u00e9", "e\u0301", "\ufeff", "k" * 1_000_000, "a:b", "a:", ":b", "{}", "%s", "\\"]
+ODD_KEYS = [
+    "",
+    "\x00",
+    "\n",
+    "a\nb",
+    "\ud800",
+    "\udfff\ud800",
+    "\u00e9",
+    "e\u0301",
+    "\ufeff",
+    "k" * 1_000_000,
+    "a:b",
+    "a:",
+    ":b",
+    "{}",
+    "%s",
+    "\\",
+]
 
 
 def test_bi1_odd_keys_are_keys(face: Face) -> None:
@@ -332,14 +366,35 @@ def test_bi4_junk_from_a_store_is_a_miss(face: Face, junk: Any) -> None:
 # BI-5: everything at once
 
 ODD_OPTIONS: dict[str, list[Any]] = {
-    "policy": [*[getattr(CachePolicy, name) for name in ("CACHE_FIRST", "NETWORK_FIRST", "NETWORK_ONLY", "CACHE_ONLY", "STALE_WHILE_REVALIDATE")], None, "cache_first", 5, Unbound()],
+    "policy": [
+        *[
+            getattr(CachePolicy, name)
+            for name in ("CACHE_FIRST", "NETWORK_FIRST", "NETWORK_ONLY", "CACHE_ONLY", "STALE_WHILE_REVALIDATE")
+        ],
+        None,
+        "cache_first",
+        5,
+        Unbound(),
+    ],
     "ttl": [None, 0, 1, 60.5, -1, float("nan"), "60", True, 10**400, Unbound()],
-    "retry": [RetryOptions(max_attempts=2), RetryOptions(max_attempts=2, retry_when=lambda _: 1 / 0), None, 3, Unbound()],  # type: ignore[arg-type, return-value]
+    "retry": [
+        RetryOptions(max_attempts=2),
+        RetryOptions(max_attempts=2, retry_when=lambda _: 1 / 0),
+        None,
+        3,
+        Unbound(),
+    ],  # type: ignore[arg-type, return-value]
     "cache_failures": [True, False, None, 1, "yes", Unbound()],
     "always_revalidate": [True, False, None, 1, "yes", Unbound()],
     "scope": [*CacheScope, None, "user", "nonsense", 5, Unbound()],
 }
-WRONG: dict[str, Any] = {"policy": InvalidOption, "ttl": InvalidTtl, "retry": InvalidOption, "cache_failures": InvalidOption, "scope": InvalidOption}
+WRONG: dict[str, Any] = {
+    "policy": InvalidOption,
+    "ttl": InvalidTtl,
+    "retry": InvalidOption,
+    "cache_failures": InvalidOption,
+    "scope": InvalidOption,
+}
 
 
 @pytest.mark.parametrize(
@@ -380,7 +435,9 @@ def odd_outcomes(chance: random.Random) -> Callable[[], Any]:
     def act() -> Any:
         kind = chance.randrange(10)
         if kind == 0:
-            raise chance.choice([ValueError, TypeError, OSError, RecursionError, StopIteration, StopAsyncIteration, TimeoutError])
+            raise chance.choice(
+                [ValueError, TypeError, OSError, RecursionError, StopIteration, StopAsyncIteration, TimeoutError]
+            )
         if kind == 1:
             return chance.choice([None, 5, Unbound(), IOResult("?"), Some(1)])  # type: ignore[arg-type]
         if kind == 2:
@@ -392,7 +449,26 @@ def odd_outcomes(chance: random.Random) -> Callable[[], Any]:
 
 def odd_call(chance: random.Random) -> tuple[str, list[Any], dict[str, Any]]:
     key = chance.choice(["a", "b", "", "\ud800", Text("a"), Colour.RED, None, 1, []])
-    method = chance.choice(["get", "get", "get", "refresh", "prefetch", "peek", "inspect", "has_cached_failure", "invalidate", "scope_of", "watch", "clear", "clear_scope", "end_session", "set_active_user", "get_authenticated"])
+    method = chance.choice(
+        [
+            "get",
+            "get",
+            "get",
+            "refresh",
+            "prefetch",
+            "peek",
+            "inspect",
+            "has_cached_failure",
+            "invalidate",
+            "scope_of",
+            "watch",
+            "clear",
+            "clear_scope",
+            "end_session",
+            "set_active_user",
+            "get_authenticated",
+        ]
+    )
     given = {name: [value for value in values if type(value) is not Unbound] for name, values in ODD_OPTIONS.items()}
     scope = chance.choice(given["scope"])
     if method in ("clear", "end_session"):
@@ -493,7 +569,20 @@ def test_bi5_bad_settings_raise_at_construction() -> None:
         for face in (Cache, SyncCache):
             with pytest.raises(ValueError):
                 face(**options)
-    for options in [{"max_attempts": 0}, {"max_attempts": True}, {"max_attempts": 1.0}, {"delay": -1}, {"backoff_factor": 0.5}, {"backoff_factor": float("nan")}, {"jitter": 1.1}, {"jitter": -0.1}, {"jitter": float("nan")}, {"attempt_timeout": -1}, {"unknown": 1}, {"retry_when": 5}]:
+    for options in [
+        {"max_attempts": 0},
+        {"max_attempts": True},
+        {"max_attempts": 1.0},
+        {"delay": -1},
+        {"backoff_factor": 0.5},
+        {"backoff_factor": float("nan")},
+        {"jitter": 1.1},
+        {"jitter": -0.1},
+        {"jitter": float("nan")},
+        {"attempt_timeout": -1},
+        {"unknown": 1},
+        {"retry_when": 5},
+    ]:
         with pytest.raises(ValueError):
             RetryOptions(**options)
 
@@ -501,7 +590,7 @@ def test_bi5_bad_settings_raise_at_construction() -> None:
 def test_bi6_errors_of_the_cache_are_values() -> None:
     """More on the core's totality and purity is in tests/core."""
     import copy  # noqa: PLC0415 (here alone)
-    import pickle  # noqa: PLC0415, S403 (that they can be pickled is promised)
+    import pickle  # noqa: PLC0415 (that they can be pickled is promised)
 
     import cachemesh  # noqa: PLC0415 (here alone)
 
@@ -509,7 +598,11 @@ def test_bi6_errors_of_the_cache_are_values() -> None:
         "CacheClosed": (), "FetchRaised": ("k", ValueError("x")), "InvalidFetchResult": ("k", "int"), "InvalidOption": ("policy", "int"),
         "FetchTimeout": ("k", 1.0), "StoreFailed": ("read", OSError(5)), "UndecodableEntry": ("k", "why"),
     }  # fmt: skip
-    kinds = [each for each in vars(cachemesh).values() if isinstance(each, type) and issubclass(each, CacheError) and each is not CacheError]
+    kinds = [
+        each
+        for each in vars(cachemesh).values()
+        if isinstance(each, type) and issubclass(each, CacheError) and each is not CacheError
+    ]
     assert len(kinds) >= 14
     for kind in kinds:
         one, other = (kind(*arguments.get(kind.__name__, ("k",))) for _ in range(2))

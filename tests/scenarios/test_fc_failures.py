@@ -1,3 +1,4 @@
+# mypy: no-warn-unused-ignores, disable-error-code="arg-type,assignment,redundant-expr,return-value,truthy-function,var-annotated,no-any-return,comparison-overlap,union-attr"
 """Failures: remembered where that was asked for, for a while, and never in place of something better."""
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ USER = CacheScope.USER
 
 @pytest.mark.parametrize(("ttl", "lasts"), [(None, 60), (3_600, 60), (5, 5), (0, 0)])
 @pytest.mark.parametrize("has_store", [False, True])
-def test_fc1_failure_is_remembered_for_a_minute_at_the_most(face: Face, ttl: Any, lasts: float, has_store: bool) -> None:
+def test_fc1_failure_is_remembered_for_a_minute_at_the_most(
+    face: Face, ttl: Any, lasts: float, has_store: bool
+) -> None:
     other = face.new(store=ScriptedStore()) if has_store else face
     began = face.clock()
     assert other.get("k", other.fetcher(DOWN), ttl=ttl, cache_failures=True) == DOWN
@@ -85,13 +88,23 @@ def test_fc3_failures_of_many_keys_are_bounded(sync_face: SyncFace) -> None:
     cache = sync_face.new(cache_failures=True).cache
     for number in range(12_000):
         cache.get(f"k{number}", lambda: DOWN)
-    partitions = cache._runtime.state.partitions  # noqa: SLF001 (there is no public way to count them)
+    partitions = cache._runtime.state.partitions
     assert sum(len(partition.failures) for partition in partitions.values()) == 10_000
     assert cache.has_cached_failure("k11999")
     assert not cache.has_cached_failure("k0")
 
 
-PROGRAMMING_ERRORS = [TypeError, NameError, AttributeError, AssertionError, NotImplementedError, RecursionError, ImportError, SyntaxError, UnboundLocalError]
+PROGRAMMING_ERRORS = [
+    TypeError,
+    NameError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    RecursionError,
+    ImportError,
+    SyntaxError,
+    UnboundLocalError,
+]
 
 
 @pytest.mark.parametrize("error", PROGRAMMING_ERRORS)
@@ -104,7 +117,9 @@ def test_fc5_programming_error_is_never_remembered(face: Face, error: type[Excep
     assert not face.has_cached_failure("k")
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError(5, "x"), KeyError("x"), ExceptionGroup("x", [ValueError()])])
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError(5, "x"), KeyError("x"), ExceptionGroup("x", [ValueError()])]
+)
 def test_fc5_other_exceptions_are_remembered_when_asked(face: Face, error: Exception) -> None:
     fetch = face.fetcher(error)
     answers = [face.get("k", fetch, cache_failures=True) for _ in range(3)]
@@ -194,7 +209,9 @@ def test_fc6_jitter_stays_within_the_cap(face: Face) -> None:
 def test_fc6_backoff_that_overflows(face: Face, backoff: float) -> None:
     options = RetryOptions(max_attempts=5, delay=1, backoff_factor=backoff, max_delay=3)
     assert face.get("k", face.fetcher(DOWN), retry=options) == DOWN
-    assert face.get("k", face.fetcher(DOWN), retry=RetryOptions(max_attempts=5, delay=0, backoff_factor=backoff)) == DOWN
+    assert (
+        face.get("k", face.fetcher(DOWN), retry=RetryOptions(max_attempts=5, delay=0, backoff_factor=backoff)) == DOWN
+    )
 
 
 class Evil:

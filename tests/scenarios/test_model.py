@@ -395,7 +395,7 @@ class ThreadWorld:
         waiting = sum(len(each) for each in model.waiting.values())
         deadline = time.monotonic() + MATCH_S
         while time.monotonic() < deadline:
-            lives = list(self.cache._runtime.lives.values())  # noqa: SLF001 (who waits is nowhere to be seen)
+            lives = list(self.cache._runtime.lives.values())
             if (
                 set(self.gates) == parked
                 and len(lives) == len(parked)
@@ -501,7 +501,13 @@ class ShellAgainstModel(RuleBasedStateMachine):
     )
     def ask_as_many_do(self, policy: CachePolicy, viewer: str | None, scope: CacheScope) -> None:
         """Calls that are alike join each other."""
-        options = {"policy": policy, "ttl": 10.0, "cache_failures": DEFAULT, "retry": DEFAULT, "always_revalidate": False}
+        options = {
+            "policy": policy,
+            "ttl": 10.0,
+            "cache_failures": DEFAULT,
+            "retry": DEFAULT,
+            "always_revalidate": False,
+        }
         self._ask("get", "a", viewer, scope, options)
 
     @precondition(lambda self: self.model.running)
@@ -512,7 +518,9 @@ class ShellAgainstModel(RuleBasedStateMachine):
     @precondition(lambda self: self.model.running)
     @rule(
         place=st.integers(0, 50),
-        kind=st.sampled_from(["success", "failure", "failure", "raises", "raises TypeError", "returns 5", CANCELLED, CRASHED]),
+        kind=st.sampled_from(
+            ["success", "failure", "failure", "raises", "raises TypeError", "returns 5", CANCELLED, CRASHED]
+        ),
     )
     def end_fetch(self, place: int, kind: str) -> None:
         self._end_fetch(place, kind)
@@ -654,7 +662,7 @@ class ShellAgainstModel(RuleBasedStateMachine):
     @invariant()
     def shell_and_model_have_the_same_flights(self) -> None:
         if isinstance(self.world, AsyncWorld):
-            assert len(self.world.cache._runtime.state.flights) == len(self.model.state.flights)  # noqa: SLF001 (nowhere to be seen)
+            assert len(self.world.cache._runtime.state.flights) == len(self.model.state.flights)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):

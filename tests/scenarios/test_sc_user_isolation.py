@@ -492,7 +492,24 @@ def test_sc8_clear_scope_clears_that_scope_for_everyone_and_no_other(face: Face,
 
 ODD_IDS = st.one_of(
     st.text(st.characters(codec=None), max_size=8),
-    st.sampled_from(["", "None", "a:b", "a/../b", "a", "A", "\u0430", "a\u0301", "\u00e1", "\x00", "user", "a\n", "\ud800", "x" * 1_000_000]),
+    st.sampled_from(
+        [
+            "",
+            "None",
+            "a:b",
+            "a/../b",
+            "a",
+            "A",
+            "\u0430",
+            "a\u0301",
+            "\u00e1",
+            "\x00",
+            "user",
+            "a\n",
+            "\ud800",
+            "x" * 1_000_000,
+        ]
+    ),
 )
 
 

@@ -51,7 +51,9 @@ def test_tt1_memory_store_and_inspection_agree(face: Face, epoch: float) -> None
     for instant, is_fresh in ((epoch + 59.5, True), (epoch + 60, False), (epoch + 60.5, False)):
         clock.advance_to(instant)
         second = face.new(store=store, clock=clock)
-        assert (second.get("k", second.fetcher(Failure("?")), policy=CachePolicy.CACHE_ONLY) == Success("v")) is is_fresh
+        assert (
+            second.get("k", second.fetcher(Failure("?")), policy=CachePolicy.CACHE_ONLY) == Success("v")
+        ) is is_fresh
         assert (first.get("k", first.fetcher(Failure("?")), policy=CachePolicy.CACHE_ONLY) == Success("v")) is is_fresh
         for each in (first, second):
             state = each.inspect("k")
@@ -214,7 +216,22 @@ def broken_clock(kind: str) -> Callable[[], Any]:
     return read
 
 
-CLOCKS = ["backwards", "far backwards", "sometimes", "never", "nan", "inf", "-inf", "huge", "-huge", "text", "none", "bool", "int", "big int"]
+CLOCKS = [
+    "backwards",
+    "far backwards",
+    "sometimes",
+    "never",
+    "nan",
+    "inf",
+    "-inf",
+    "huge",
+    "-huge",
+    "text",
+    "none",
+    "bool",
+    "int",
+    "big int",
+]
 
 
 @pytest.mark.parametrize("kind", CLOCKS)

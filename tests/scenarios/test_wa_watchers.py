@@ -1,3 +1,4 @@
+# mypy: no-warn-unused-ignores, disable-error-code="arg-type,assignment,redundant-expr,return-value,truthy-function,var-annotated,no-any-return,comparison-overlap,union-attr"
 """Watchers: none holds up a writer or another watcher, and none is left in the tables."""
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def test_wa1_slow_callback_in_a_thread_holds_up_no_writer() -> None:
     assert seen == sorted(seen)
 
 
-@pytest.mark.parametrize("harm", [ValueError(), asyncio.CancelledError(), GeneratorExit()], ids=lambda harm: type(harm).__name__)
+@pytest.mark.parametrize(
+    "harm", [ValueError(), asyncio.CancelledError(), GeneratorExit()], ids=lambda harm: type(harm).__name__
+)
 def test_wa2_callback_that_raises_harms_nobody_and_stays_subscribed(face: Face, harm: BaseException) -> None:
     """`future.result()` of a cancelled future raises CancelledError, say."""
     calls: list[Answer] = []
@@ -139,7 +142,7 @@ def test_wa2_follower_that_is_cancelled_leaves_the_others() -> None:
         await cache.aclose()
         await other
         assert seen == [Success(1)]
-        assert cache._runtime.watcher_count == 0  # noqa: SLF001 (there is no public way to ask)
+        assert cache._runtime.watcher_count == 0
 
     run(main())
 
@@ -162,7 +165,7 @@ def test_wa3_subscriptions_that_come_and_go_leave_nothing() -> None:
         await settle()
         del waiting
         gc.collect()
-        assert cache._runtime.watcher_count == 0  # noqa: SLF001 (there is no public way to ask)
+        assert cache._runtime.watcher_count == 0
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -174,7 +177,7 @@ def test_wa3_dropped_iterators_of_threads_leave_nothing() -> None:
     for number in range(2_000):
         cache.watch(f"k{number % 50}").__enter__()
     gc.collect()
-    assert cache._runtime.watcher_count == 0  # noqa: SLF001 (there is no public way to ask)
+    assert cache._runtime.watcher_count == 0
 
 
 def test_wa4_news_comes_in_order_and_none_from_before(face: Face) -> None:
