@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Final
 
 from msgspec import Struct
@@ -11,7 +10,8 @@ from msgspec import Struct
 LONGEST_DELAY_S: Final = 31_557_600.0
 """A year. Exponential backoff without a cap of its own stops growing here."""
 
-LARGEST: Final = sys.float_info.max
+LARGEST: Final = 1.7976931348623157e308
+"""The largest finite float (IEEE 754, binary64)."""
 
 
 class Retry(Struct, frozen=True):

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="arg-type"
+# mypy: no-warn-unused-ignores, disable-error-code="arg-type"
 """The eviction order: who leaves, who stays, and what it costs to find out."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="arg-type"
+# mypy: no-warn-unused-ignores, disable-error-code="arg-type"
 """The line in front of the store: order, doubts, and what happens to it when loops and calls end in odd places."""
 
 from __future__ import annotations
