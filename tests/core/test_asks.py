@@ -10,6 +10,7 @@ from cachemesh.core import (
     GLOBAL_OWNER,
     NO_RETRY,
     SESSION_OWNER,
+    AfterFailure,
     CachePolicy,
     CacheScope,
     FlightKind,
@@ -403,3 +404,11 @@ def test_everyone_is_answered_out_of_their_own_partition() -> None:
     expect(before, get(scope=CacheScope.USER, viewer="alice"), before, Reply(ALICE, "feed", "alice's"))
     expect(before, get(scope=CacheScope.SESSION), before, Reply(SESSION_OWNER, "feed", "ours"))
     expect(before, get(), before, Reply(GLOBAL_OWNER, "feed", "nobody's", hit=False))
+
+
+def test_a_stale_entry_is_preferred_to_a_remembered_failure_by_who_takes_one() -> None:
+    """And the failure still keeps the origin from being asked again."""
+    there: Any = {"entries": STALE, "failures": {"feed": failed(at=10.0)}}
+    stale_if_error = CachePolicy("stale_if_error", after_failure=AfterFailure.SERVE_STALE)
+
+    expect(state(**there), get(policy=stale_if_error), state(**there), SERVED)

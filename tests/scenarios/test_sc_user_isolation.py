@@ -119,7 +119,7 @@ def test_sc1_load_that_began_for_alice_is_not_admitted_for_bob(face: Face) -> No
     other.set_active_user("alice")
     answer = other.get("me", other.fetcher(lambda *_: Success(f"{other.cache.active_user_id}'s")), scope=USER)
     assert answer == BOBS
-    assert other.peek("me") == BOBS
+    assert other.peek("me") == Failure(CacheMiss("me")), "asked for by alice: stored nowhere"
     other.close()
     first.close()
 
