@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import weakref
+from contextlib import suppress
 from contextvars import Context
 from inspect import isawaitable
 from types import CoroutineType
@@ -200,9 +201,13 @@ class AsyncDomain:
     def cancel(self, live: LiveFlight) -> None:
         """Stop a flight, from whatever thread."""
         loop = self.loop()
-        if loop is not None and not loop.is_closed() and live.handle is not None:
-            loop.call_soon_threadsafe(live.handle.cancel)
-            loop.call_soon_threadsafe(self._release, live)
+        if loop is not None and live.handle is not None:
+            with suppress(RuntimeError):  # The loop has been closed, and what ran on it with it.
+                loop.call_soon_threadsafe(self._stop, live)
+
+    def _stop(self, live: LiveFlight) -> None:
+        live.handle.cancel()
+        self._release(live)
 
     async def finish(self) -> None:
         """Wait, but not for ever, until nothing of this loop is under way, and the store has been told everything."""

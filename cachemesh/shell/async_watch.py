@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -48,8 +49,9 @@ class Updates(Generic[T, E]):
     def _ring(self) -> None:
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 (documented for libraries)
             self._wake()
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake)
+        else:
+            with suppress(RuntimeError):  # The loop has been closed: nobody waits.
+                self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
