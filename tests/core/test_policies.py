@@ -261,3 +261,10 @@ def test_the_freshness_of_the_table_is_that_of_the_entries() -> None:
         "fresh": Freshness.FRESH,
         "stale": Freshness.STALE,
     }
+
+
+@pytest.mark.parametrize("cell", [{"missing": "fetch"}, {"fresh": "serve"}, {"stale": 1}, {"after_failure": "fail"}])
+def test_a_row_takes_no_cell_that_only_looks_like_one(cell: Any) -> None:
+    """The reducers compare by identity: "serve" would be no `Action.SERVE`."""
+    with pytest.raises(ValueError, match="Actions, and an AfterFailure"):
+        CachePolicy("almost", **cell)
