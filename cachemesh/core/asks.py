@@ -25,7 +25,7 @@ from cachemesh.core.model import (
 )
 from cachemesh.core.policies import BYPASS, FETCH, MISSING, REFUSE, SERVE, SERVE_AND_REFRESH, SERVE_STALE
 from cachemesh.core.retry import more_patient
-from cachemesh.core.scopes import Owner, owner_of
+from cachemesh.core.scopes import GLOBAL, GLOBAL_OWNER, Owner, owner_of
 from cachemesh.core.waits import waits_for_itself, with_wait
 
 if TYPE_CHECKING:
@@ -38,17 +38,18 @@ Step: TypeAlias = "tuple[State[A], Effects[A]]"
 
 
 def on_get(state: State[A], command: Get) -> Step[A]:
-    owner = owner_of(command.scope, state.active_user, command.viewer)
+    scope, policy, key = command.scope, command.policy, command.key
+    owner = GLOBAL_OWNER if scope is GLOBAL else owner_of(scope, state.active_user, command.viewer)
     if owner is None:
         return state, (Refuse(Refusal.NO_ACTIVE_USER),)
 
-    policy, key = command.policy, command.key
     partition = state.partitions.get(owner)
     entry = None if partition is None else partition.entries.get(key)
-    freshness = verdict(entry, command.now)
-    action = policy.action(freshness, command.always_revalidate)
-
-    if entry is not None:
+    if entry is None:
+        freshness, action = MISSING, policy.missing
+    else:
+        freshness = verdict(entry, command.now)
+        action = policy.action(freshness, command.always_revalidate)
         if action is SERVE:
             return state, (Reply(owner, key, entry.answer),)
         if action is SERVE_AND_REFRESH:
@@ -65,7 +66,7 @@ def on_get(state: State[A], command: Get) -> Step[A]:
         kind, source = LOAD_FLIGHT, CACHE_MISS
         return begin_or_join(state, owner, partition, command, kind, source, falls_back)
 
-    failed = None if partition is None else heeded_failure(partition, command)
+    failed = None if partition is None or key not in partition.failures else heeded_failure(partition, command)
     if failed is not None:
         if entry is not None and policy.after_failure is SERVE_STALE:
             return state, (Reply(owner, key, entry.answer),)
@@ -126,9 +127,12 @@ def begin_or_join(
     if partition is None:
         partition = state.blank(owner)
     under_way = partition.flights.get(command.key) or ()
-    flight = joinable_flight(state.flights, under_way, command.domain, kind) if under_way else None
-
     within = command.within
+    if not (under_way or within):
+        state, start = begin(state, owner, partition, (), command, kind, source)
+        return state, (start, Join(command.flight_id, falls_back))
+
+    flight = joinable_flight(state.flights, under_way, command.domain, kind)
     if within:
         if kind is not LOAD_FLIGHT and waits_for_itself(state.flights, owner, command.key, within, flight):
             return state, (Refuse(Refusal.REENTRANT),)
@@ -207,17 +211,19 @@ def begin(
         command.ttl_s,
         persist and command.store_failures,
         command.retry,
-        found_nothing=persist and type(command) is Get and command.asked_store and key not in partition.entries,
+        1,
+        (),
+        persist and type(command) is Get and command.asked_store and key not in partition.entries,
     )
-    listed = partition.moved(
-        partition.entries,
-        partition.failures,
-        partition.flights.insert(key, (*under_way, flight_id)),
-    )
+    listed = partition.flights.insert(key, (*under_way, flight_id))
+    if listed is not partition.flights:
+        partition = Partition(partition.entries, partition.failures, listed)
     partitions = state.partitions
-    if partitions.get(owner) is not listed:
-        partitions = partitions.insert(owner, listed)
-    state = state.moved(partitions, state.flights.insert(flight_id, flight))
+    if partitions.get(owner) is not partition:
+        partitions = partitions.insert(owner, partition)
+    flights = state.flights.insert(flight_id, flight)
+    if partitions is not state.partitions or flights is not state.flights:
+        state = replace(state, partitions=partitions, flights=flights)
     if kind is LOAD_FLIGHT:
         return state, Load(flight_id, owner, key)
     return state, StartFetch(flight_id, owner, key, source)

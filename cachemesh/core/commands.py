@@ -18,7 +18,7 @@ from cachemesh.core.retry import NO_RETRY, Retry
 from cachemesh.core.scopes import CacheScope
 
 
-class Get(Struct, frozen=True):
+class Get(Struct, frozen=True, gc=False):
     """An answer for `key` is asked for. Answered by exactly one of `Reply`, `Refuse` and `Join`."""
 
     key: str
@@ -38,7 +38,7 @@ class Get(Struct, frozen=True):
     within: tuple[Ancestor, ...] = ()
 
 
-class Refresh(Struct, frozen=True):
+class Refresh(Struct, frozen=True, gc=False):
     """A fetch that stores its answer is asked for, whatever is cached. Answered by `Refuse` or `Join`."""
 
     key: str

@@ -35,14 +35,14 @@ class Refuse(Struct, frozen=True):
     reason: Refusal
 
 
-class Join(Struct, frozen=True):
+class Join(Struct, frozen=True, gc=False):
     """The asker waits for the flight. `falls_back`: it takes a `Settle`'s fallback where there is one."""
 
     flight_id: int
     falls_back: bool = False
 
 
-class StartFetch(Struct, frozen=True):
+class StartFetch(Struct, frozen=True, gc=False):
     """Call the fetcher for a flight. A source of `cache_miss` is logged as a miss as well."""
 
     flight_id: int

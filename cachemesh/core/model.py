@@ -101,7 +101,7 @@ BYPASS_FLIGHT: Final = FlightKind.BYPASS
 LOAD_FLIGHT: Final = FlightKind.LOAD
 
 
-class Flight(Struct, frozen=True):
+class Flight(Struct, frozen=True, gc=False):
     """A fetch (or a load from the store) under way.
 
     It may store its answer only while its partition still lists it: that list
@@ -131,7 +131,7 @@ class Flight(Struct, frozen=True):
         return self.source is BACKGROUND or self.kind is LOAD_FLIGHT
 
 
-class Ancestor(Struct, frozen=True):
+class Ancestor(Struct, frozen=True, gc=False):
     """A flight inside whose fetch a command was given."""
 
     flight_id: int

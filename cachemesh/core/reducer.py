@@ -70,7 +70,5 @@ def reduce(state: State[A], command: Command[A]) -> tuple[State[A], Effects[A]]:
     >>> reduce(state, Get(key="feed", now=1.0, flight_id=2))[0] is state
     True
     """
-    next_state: State[A]
-    effects: Effects[A]
-    next_state, effects = HANDLERS[type(command)](state, command)
-    return next_state, effects
+    handle: Callable[[State[A], Command[A]], tuple[State[A], Effects[A]]] = HANDLERS[type(command)]
+    return handle(state, command)

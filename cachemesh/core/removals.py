@@ -86,8 +86,10 @@ def on_evict(state: State[A], command: Evict) -> Step[A]:
     partition = state.partitions.get(command.owner)
     if partition is None or command.key not in partition.entries:
         return state, ()
-    left = partition.moved(partition.entries.discard(command.key), partition.failures, partition.flights)
-    state = state.moved(settled(state.partitions, command.owner, left), state.flights)
+    entries = partition.entries.discard(command.key)
+    if entries is not partition.entries or len(entries) == 0:
+        left = partition.moved(entries, partition.failures, partition.flights)
+        state = state.moved(settled(state.partitions, command.owner, left), state.flights)
     return state, (LogEvict(command.owner, command.key),)
 
 

@@ -83,22 +83,21 @@ class AsyncDomain:
         """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
         live.driver = self
         journey = self._load(live) if live.is_load else self._fly(live)
-        live.handle = self._start(journey, Context() if live.is_background else None)
+        context = Context() if live.is_background else None
+        loop = self.loop()
+        assert loop is not None
+        if HAS_EAGER_TASKS and loop.get_task_factory() is None:
+            live.handle = asyncio.Task(journey, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
+        else:
+            live.handle = loop.create_task(journey, context=context)
         if not live.is_over:
             self._journeys.add(live)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` behind everybody's back, and keep it from being collected."""
-        task = self._start(coroutine, Context())
-        if not task.done():
-            self._errands.add(task)
-            task.add_done_callback(self._errands.discard)
-
-    def _start(self, coroutine: Coroutine[Any, Any, None], context: Context | None) -> asyncio.Task[None]:
-        loop = self._running_loop()
-        if HAS_EAGER_TASKS and loop.get_task_factory() is None:
-            return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
-        return loop.create_task(coroutine, context=context)
+        task = self._running_loop().create_task(coroutine, context=Context())
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The domain's loop, which is the one that runs: cheaper than asking asyncio."""
@@ -185,6 +184,9 @@ class AsyncDomain:
 
     def _wake(self, live: LiveFlight) -> None:
         self._journeys.discard(live)
+        if not live.waiters:
+            live.is_over = True
+            return
         loop = self.loop()
         if loop is not None and not loop.is_closed():
             self._release(live)

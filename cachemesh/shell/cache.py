@@ -7,7 +7,7 @@ import weakref
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from returns.result import Failure, Result
+from returns.result import Failure, Result, Success
 
 from cachemesh.core import commands
 from cachemesh.core.model import RefreshSource
@@ -303,7 +303,10 @@ class Cache(Face):
             return answer
         if answer.leads:
             domain.launch(answer.live)
-            if answer.live.is_over:
+            live = answer.live
+            if live.is_over:
+                if type(live.answer) is Success:
+                    return live.answer
                 told = domain.told(answer)
                 return answer if told is None else told
         return answer

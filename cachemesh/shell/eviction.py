@@ -16,10 +16,10 @@ that many deaths in the main queue make it lose a live one a little early.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from cachemesh.shell.outcomes import Answer
 
@@ -40,6 +40,13 @@ _TOLERATED_DEAD: Final = 32
 _MOST_SLOTS: Final = 4_093  # A prime, so that slot and page depend on different bits.
 
 
+class Home(Protocol):
+    """What knows by key who lives in it."""
+
+    @property
+    def get(self) -> Callable[[str], Resident | None]: ...
+
+
 class Resident:
     """One cached entry; alive for as long as `home` answers its `key` with it.
 
@@ -56,7 +63,7 @@ class Resident:
         ttl_s: float | None,
         expires_at: float,
         key: str,
-        home: Mapping[str, Resident],
+        home: Home,
     ) -> None:
         self.answer = answer
         self.created_at = created_at

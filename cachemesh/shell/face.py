@@ -39,7 +39,7 @@ class Face:
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
-        self._plain: Mapping[str, Resident] = runtime.state.plain if runtime.reads_plainly else NO_PLAIN_HITS
+        self._plain: Mapping[str, Resident] = runtime.state.plain.hits if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:
         of = "" if self._viewer is None else " for a user"

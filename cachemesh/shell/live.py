@@ -12,32 +12,42 @@ from msgspec import Struct
 from cachemesh.core.commands import Get, Refresh
 from cachemesh.core.model import Ancestor
 from cachemesh.core.policies import CachePolicy
+from cachemesh.core.scopes import Owner
 from cachemesh.shell.options import RetryOptions
 from cachemesh.shell.ports import Default, Ttl
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from cachemesh.core.scopes import Owner
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.store_line import StoreCall
 
 
 class Inside(Struct, frozen=True):
-    """A flight, and the runtime whose it is: another cache may have the same key under way."""
+    """A flight whose fetch runs, and what it runs inside itself. Another cache may have the same key under way."""
 
     runtime: object
-    ancestor: Ancestor
+    flight_id: int
+    owner: Owner
+    key: str
+    outer: Inside | None
 
 
-WITHIN: Final[ContextVar[tuple[Inside, ...]]] = ContextVar("cachemesh_within", default=())
-"""The flights of all caches inside whose fetches this code runs, innermost last."""
+WITHIN: Final[ContextVar[Inside | None]] = ContextVar("cachemesh_within", default=None)
+"""The innermost flight of any cache inside whose fetch this code runs."""
 
 
 def within(runtime: object) -> tuple[Ancestor, ...]:
     """The flights of one cache inside whose fetches this code runs, innermost last."""
     inside = WITHIN.get()
-    return tuple(each.ancestor for each in inside if each.runtime is runtime) if inside else ()
+    if inside is None:
+        return ()
+    found = []
+    while inside is not None:
+        if inside.runtime is runtime:
+            found.append(Ancestor(inside.flight_id, inside.owner, inside.key))
+        inside = inside.outer
+    return tuple(reversed(found))
 
 
 class Phase(Enum):
@@ -98,10 +108,10 @@ class LiveFlight:
     def key(self) -> str:
         return self.asked.key
 
-    def inside(self, runtime: object) -> tuple[Inside, ...]:
+    def inside(self, runtime: object) -> Inside:
         """What the fetch of this flight runs inside: a background refresh has left its caller behind."""
-        me = Inside(runtime, Ancestor(self.flight_id, self.owner, self.asked.key))
-        return (me,) if self.is_background else (*WITHIN.get(), me)
+        outer = None if self.is_background else WITHIN.get()
+        return Inside(runtime, self.flight_id, self.owner, self.asked.key, outer)
 
 
 @final

@@ -318,7 +318,14 @@ class Runtime:
             return ()
         self._is_busy = True
         try:
-            ordered = self._commit(command)
+            self.state, ordered = reduce_live(self.state, command)
+            followed = ordered
+            for effect in ordered:
+                commit = COMMITS.get(type(effect))
+                if commit is not None:
+                    more = commit(self, effect)
+                    if more:
+                        followed += more
         finally:
             self._is_busy = False
             self.lock.release()
@@ -327,10 +334,11 @@ class Runtime:
         if self._unrung:
             self._ring()
         if self.logger is not None:
-            self._perform(ordered, command)
-        return ordered
+            self._perform(followed, command)
+        return followed
 
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
+        """The same for a command that follows from another one, within its passage of the lock."""
         self.state, ordered = reduce_live(self.state, command)
         followed = ordered
         for effect in ordered:
