@@ -600,7 +600,7 @@ def test_bi6_errors_of_the_cache_are_values() -> None:
     }  # fmt: skip
     kinds = [
         each
-        for each in vars(cachemesh).values()
+        for each in (getattr(cachemesh, name) for name in cachemesh.__all__)
         if isinstance(each, type) and issubclass(each, CacheError) and each is not CacheError
     ]
     assert len(kinds) >= 14
