@@ -53,6 +53,19 @@ def square(number: int) -> Result[int, str]:
     return Success(number * number)
 
 
+@dataclass(frozen=True)
+class Wiki:
+    """In a class, the key names what it wants to know of `self`."""
+
+    host: str
+
+    @cached(sync_cache, key="{self.host}/{title}")
+    def page(self, title: str) -> Result[str, str]:
+        """The page under `title`."""
+        requests.append(f"{self.host}/{title}")
+        return Success(f"{title} at {self.host}")
+
+
 async def main() -> None:
     # Ten calls at the same time are one request; later ones are hits. A default counts like a given argument.
     calls = [article("Ada"), article("Ada", language="en"), article(title="Ada")]
@@ -84,6 +97,16 @@ async def main() -> None:
 def threads() -> None:
     assert [square(3), square(3), square(number=3)] == [Success(9)] * 3
     assert requests.count("square 3") == 1
+
+    # A method knows its instance, and so does what is asked of it.
+    english, german = Wiki("en"), Wiki("de")
+    assert [english.page("Ada"), german.page("Ada"), english.page("Ada")] == [
+        Success("Ada at en"),
+        Success("Ada at de"),
+        Success("Ada at en"),
+    ]
+    english.page.invalidate("Ada")
+    assert sync_cache.peek(german.page.key("Ada")) == Success("Ada at de")
 
     # A key that cannot be made is a Failure like any other.
     @cached(sync_cache, key=lambda rows: f"first:{rows[0]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
 
 from returns.future import FutureResult
 from returns.result import Failure, Result
@@ -16,6 +16,7 @@ from cachemesh.errors import CacheError, InvalidKey
 from cachemesh.shell.cache import Cache
 from cachemesh.shell.face import NO_PLAIN_HITS, Face
 from cachemesh.shell.key_template import KeyTemplate
+from cachemesh.shell.method import Method, is_in_class
 from cachemesh.shell.ports import DEFAULT, Default, Ttl
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cachemesh.shell.sync_cache import SyncCache
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+S = TypeVar("S")
 T = TypeVar("T")
 E = TypeVar("E")
 T_co = TypeVar("T_co", covariant=True)
@@ -36,7 +39,10 @@ E_co = TypeVar("E_co", covariant=True)
 
 
 class Keyed(Protocol[P]):
-    """What every cached function can be asked, with the arguments of a call."""
+    """What every cached function can be asked, with the arguments of a call.
+
+    In a class each of the three below is a descriptor: `instance.method` takes the remaining arguments.
+    """
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call with these arguments."""
@@ -51,6 +57,13 @@ class CachedAsync(Keyed[P], Protocol[P, T_co, E_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result[T_co, E_co | CacheError]]: ...
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Result[T_co, E_co | CacheError]]: ...
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedAsync[Concatenate[S, Q], T, E], instance: S, owner: type | None = None
+    ) -> CachedAsync[Q, T, E]: ...
+
 
 class CachedFuture(Keyed[P], Protocol[P, T_co, E_co]):
     """A cached function that returns a `FutureResult`."""
@@ -58,12 +71,26 @@ class CachedFuture(Keyed[P], Protocol[P, T_co, E_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> FutureResult[T_co, E_co | CacheError]: ...
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> FutureResult[T_co, E_co | CacheError]: ...
 
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedFuture[Concatenate[S, Q], T, E], instance: S, owner: type | None = None
+    ) -> CachedFuture[Q, T, E]: ...
+
 
 class CachedSync(Keyed[P], Protocol[P, T_co, E_co]):
     """A cached function for threads."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Result[T_co, E_co | CacheError]: ...
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Result[T_co, E_co | CacheError]: ...
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+    @overload
+    def __get__(
+        self: CachedSync[Concatenate[S, Q], T, E], instance: S, owner: type | None = None
+    ) -> CachedSync[Q, T, E]: ...
 
 
 class AsyncDecorator(Protocol):
@@ -132,6 +159,13 @@ def cached(
     made answers `Failure(InvalidKey)`. A template that names no parameter of
     the function raises ValueError at decoration.
 
+    In a class, `instance.method` has all three with its `self` bound, and
+    `Class.method` takes the instance first. What the key says of `self` is for
+    the template to name (`{self.tenant}`; a bare `{self}` is refused, for it may
+    be no more than an address). Where it names nothing, all instances share one
+    entry, as they share the cache. Class methods are not supported but for the
+    call itself.
+
     >>> import asyncio
     >>> from returns.result import Result, Success
     >>> cache = Cache()
@@ -171,7 +205,7 @@ def cached(
         functools.update_wrapper(wrapper, function)
         wrapper.key = template.key
         wrapper.invalidate = functions.invalidate
-        return wrapper
+        return Method(wrapper) if is_in_class(function) else wrapper
 
     return cast("AsyncDecorator | SyncDecorator", decorate)
 
@@ -254,13 +288,13 @@ class Functions:
         fetch = functools.partial(self._function, *args, **kwargs)
         return self._cache.get(key, fetch, **self._get_options)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
         key = self._key(args, kwargs)
         fetch = functools.partial(self._function, *args, **kwargs)
         name = key.failure().key if isinstance(key, Failure) else key
         return self._cache.refresh(name, fetch, **self._refresh_options)
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the function's own arguments)
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the function's own arguments)
         self._cache.invalidate(self._template.key(*args, **kwargs), scope=self._get_options["scope"])
 
     def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (a str or a Failure)

@@ -61,6 +61,9 @@ class KeyTemplate:
         if unknown:
             msg = f"the key template {key!r} names {unknown[0]!r}, which is no parameter"
             raise ValueError(msg)
+        if any(name == "self" and conversion is None for _, name, _, conversion in pieces):
+            msg = f"the key template {key!r} prints self, which may be no more than an address: name a field of it"
+            raise ValueError(msg)
         if any(not literal and name is not None for literal, name, _, _ in pieces[1:]):
             msg = f"the fields of the key template {key!r} need something between them"
             raise ValueError(msg)
@@ -83,7 +86,7 @@ class KeyTemplate:
     def written(self, bound: inspect.BoundArguments) -> str:
         return self._write(bound)
 
-    def key(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (the function's own arguments)
+    def key(self, /, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401 (the function's own arguments)
         """The key of a call with these arguments."""
         return self.written(self.bound(args, kwargs))
 
