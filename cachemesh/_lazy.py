@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 def lazy(namespace: dict[str, Any], homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` for the package with the globals `namespace`.
 
-    `homes`: the names, separated by blanks, that each module has for it.
+    `homes`: the names, separated by blanks, that each module has for it. A
+    name that is the module's own means the module.
     """
     home_of = {name: home for home, names in homes.items() for name in names.split()}
 
@@ -20,7 +21,9 @@ def lazy(namespace: dict[str, Any], homes: Mapping[str, str]) -> tuple[Callable[
         if name not in home_of:
             msg = f"module {namespace['__name__']!r} has no attribute {name!r}"
             raise AttributeError(msg)
-        found = namespace[name] = getattr(import_module(home_of[name]), name)
+        home = home_of[name]
+        module = import_module(home)
+        found = namespace[name] = module if home.endswith(f".{name}") else getattr(module, name)
         return found
 
     def __dir__() -> list[str]:  # noqa: N807

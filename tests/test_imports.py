@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import cachemesh
+import cachemesh.testing
 
 if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-LAZY: Final = [cachemesh]
+LAZY: Final = [cachemesh, cachemesh.testing]
 
 RESULTS_AND_LOOPS: Final = (
     "asyncio",
@@ -38,7 +39,7 @@ def test_type_checkers_see_the_names_that_are_there(package: ModuleType) -> None
     tree = ast.parse(inspect.getsource(package))
     (branch,) = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
-        alias.name: vars(importlib.import_module(node.module or ""))[alias.name]
+        alias.name: imported(node.module or "", alias.name)
         for node in branch.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
@@ -81,6 +82,54 @@ def test_names_are_listed_before_they_are_loaded() -> None:
 )
 def test_a_public_name_is_there_however_it_is_imported(program: str) -> None:
     assert printed(program) == "<class 'cachemesh.shell.cache.Cache'>\n"
+
+
+WITHOUT_TEST_TOOLS: Final = """
+import sys
+sys.modules.update(hypothesis=None, pytest=None)  # Whoever imports them gets a ModuleNotFoundError.
+"""
+
+
+def test_clock_and_loop_want_neither_pytest_nor_hypothesis() -> None:
+    program = """
+import asyncio
+from cachemesh.testing import Deadlock, VirtualClock, VirtualLoop, run
+clock = VirtualClock()
+run(asyncio.sleep(3600), clock=clock)
+print(clock(), VirtualLoop.__name__, Deadlock.__name__, "cachemesh.shell" in sys.modules)
+"""
+
+    assert printed(WITHOUT_TEST_TOOLS + program) == "3600.0 VirtualLoop Deadlock False\n"
+
+
+@pytest.mark.parametrize("name", ["StoreContract", "strategies"])
+def test_what_wants_a_test_tool_says_so_when_it_is_asked_for(name: str) -> None:
+    program = f"""
+import cachemesh.testing
+try:
+    cachemesh.testing.{name}
+except ModuleNotFoundError as error:
+    print(error.name)
+"""
+
+    assert printed(WITHOUT_TEST_TOOLS + program) in {"hypothesis\n", "pytest\n"}
+
+
+def test_strategies_are_a_module_however_they_are_imported() -> None:
+    assert printed("import cachemesh.testing; print(cachemesh.testing.strategies.__name__)") == (
+        "cachemesh.testing.strategies\n"
+    )
+    assert printed("from cachemesh.testing import strategies; print(strategies.__name__)") == (
+        "cachemesh.testing.strategies\n"
+    )
+
+
+def imported(module: str, name: str) -> object:
+    """What `from module import name` gives, without the help of a lazy `module`."""
+    try:
+        return importlib.import_module(f"{module}.{name}")
+    except ModuleNotFoundError:
+        return vars(importlib.import_module(module))[name]
 
 
 def printed(program: str) -> str:
