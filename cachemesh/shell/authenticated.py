@@ -1,11 +1,18 @@
-"""A fetcher that is handed a token. The keeper refreshes the token and tries again by itself; that is counted here."""
+"""A fetcher that is handed a token. The keeper refreshes the token and tries again by itself; that is counted here.
+
+A keeper looks at what it gets ("unauthorized"?), so that is always a `Result`,
+also where the fetcher returns an `IOResult`.
+"""
 
 from __future__ import annotations
 
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from cachemesh.shell.outcomes import without_io
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from cachemesh.shell.ports import SyncTokenKeeperAdapter, TokenKeeperAdapter
 
@@ -35,3 +42,18 @@ class AuthenticatedFetch:
             return self._fetch(token)
 
         return self._keeper.with_valid_token(action)
+
+
+def answering_results(fetch: Callable[[str], Any]) -> Callable[[str], object]:
+    """`fetch`, its answer taken out of IO."""
+    return lambda token: without_io(fetch(token))
+
+
+def awaiting_results(fetch: Callable[[str], Any]) -> Callable[[str], Coroutine[Any, Any, object]]:
+    """`fetch`, awaited where it is awaitable, its answer taken out of IO."""
+
+    async def fetched(token: str) -> object:
+        got = fetch(token)
+        return without_io(await got if isawaitable(got) else got)
+
+    return fetched

@@ -16,15 +16,15 @@ from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
-from cachemesh.shell.authenticated import AuthenticatedFetch
+from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.options import RetryOptions
-from cachemesh.shell.ports import DEFAULT, Clock, Default, Fetcher, Store, TokenKeeperAdapter, Ttl
+from cachemesh.shell.ports import DEFAULT, Clock, Default, Fetcher, Store, TokenFetcher, TokenKeeperAdapter, Ttl
 from cachemesh.shell.runtime import Runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -121,7 +121,7 @@ class Cache(Face):
     async def get_authenticated(
         self,
         key: str,
-        fetch: Callable[[str], Awaitable[Result[T, E]]],
+        fetch: TokenFetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
         ttl: Ttl | Default = DEFAULT,
@@ -141,7 +141,7 @@ class Cache(Face):
             return Failure(NoTokenKeeper(key))
         answer = self._get(
             key,
-            AuthenticatedFetch(self._keeper, fetch),
+            AuthenticatedFetch(self._keeper, awaiting_results(fetch)),
             policy,
             ttl,
             retry,

@@ -32,14 +32,20 @@ PROGRAMMING_ERRORS: Final = (
 
 def judged(got: object, key: str) -> Answer:
     """What a fetcher returned, as a `Result`; `InvalidFetchResult` where it is none."""
+    got = without_io(got)
     kind = type(got)
-    if issubclass(kind, IOResult):
-        got = unsafe_perform_io(got)  # type: ignore[arg-type]  # returns 0.30 types it for IO alone
     if type(got) is Success or type(got) is Failure:
         return got
     if kind is CoroutineType:
         close(got)
     return Failure(InvalidFetchResult(key, kind.__name__))
+
+
+def without_io(got: object) -> object:
+    """The `Result` in an `IOResult`; anything else as it is."""
+    if issubclass(type(got), IOResult):
+        return unsafe_perform_io(got)  # type: ignore[arg-type]  # returns 0.30 types it for IO alone
+    return got
 
 
 def close(coroutine: Any) -> None:  # noqa: ANN401 (CoroutineType has three parameters that do not matter here)

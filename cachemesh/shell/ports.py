@@ -22,6 +22,12 @@ Fetcher: TypeAlias = Callable[[], Awaitable[Result[T, E]]] | Callable[[], Awaita
 SyncFetcher: TypeAlias = Callable[[], Result[T, E]] | Callable[[], IOResult[T, E]]
 """Asks the origin, for `SyncCache`."""
 
+TokenFetcher: TypeAlias = Callable[[str], Awaitable[Result[T, E]]] | Callable[[str], Awaitable[IOResult[T, E]]]
+"""A `Fetcher` that is handed a token."""
+
+SyncTokenFetcher: TypeAlias = Callable[[str], Result[T, E]] | Callable[[str], IOResult[T, E]]
+"""A `SyncFetcher` that is handed a token."""
+
 Ttl: TypeAlias = timedelta | float | int | None
 """A duration: seconds when a number; None for ever."""
 
@@ -91,15 +97,19 @@ class TokenKeeperAdapter(Protocol):
 
     It resolves the token, runs the action, refreshes the token and tries once
     more where the origin says "unauthorized", and answers with a `Failure`
-    where there is no token to be had.
+    where there is no token to be had. What the action answers is a `Result`,
+    whichever kind the fetcher returns; the keeper's own answer may be either,
+    so it may be a `FutureResult`.
     """
 
-    def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]], /) -> Awaitable[Result[T, E]]:
+    def with_valid_token(
+        self, action: Callable[[str], Awaitable[Result[T, E]]], /
+    ) -> Awaitable[Result[T, E]] | Awaitable[IOResult[T, E]]:
         """What `action` answers, run with a valid token."""
 
 
 class SyncTokenKeeperAdapter(Protocol):
     """The same for `SyncCache`."""
 
-    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E]:
+    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E] | IOResult[T, E]:
         """What `action` answers, run with a valid token."""

@@ -11,11 +11,20 @@ from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
-from cachemesh.shell.authenticated import AuthenticatedFetch
+from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.options import RetryOptions
-from cachemesh.shell.ports import DEFAULT, Clock, Default, Store, SyncFetcher, SyncTokenKeeperAdapter, Ttl
+from cachemesh.shell.ports import (
+    DEFAULT,
+    Clock,
+    Default,
+    Store,
+    SyncFetcher,
+    SyncTokenFetcher,
+    SyncTokenKeeperAdapter,
+    Ttl,
+)
 from cachemesh.shell.runtime import Runtime
 from cachemesh.shell.thread_driver import ThreadDomain
 from cachemesh.shell.thread_watch import SyncWatch
@@ -108,7 +117,7 @@ class SyncCache(Face):
     def get_authenticated(
         self,
         key: str,
-        fetch: Callable[[str], Result[T, E]],
+        fetch: SyncTokenFetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
         ttl: Ttl | Default = DEFAULT,
@@ -128,7 +137,7 @@ class SyncCache(Face):
             return Failure(NoTokenKeeper(key))
         return self._get(
             key,
-            AuthenticatedFetch(self._keeper, fetch),
+            AuthenticatedFetch(self._keeper, answering_results(fetch)),
             policy,
             ttl,
             retry,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+from typing import TYPE_CHECKING, Any
 
-from returns.result import Failure, Success
+from returns.future import FutureResult
+from returns.io import IOResult
+from returns.result import Failure, Result, Success
 
-from cachemesh import CacheMiss, CacheScope, NoActiveUser, NoTokenKeeper
+from cachemesh import Cache, CacheMiss, CacheScope, NoActiveUser, NoTokenKeeper, SyncCache
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from tests.shell.faces import Answer, Face
 
 
@@ -104,3 +109,43 @@ def test_a_view_has_its_own_user_for_authenticated_reads(face: Face) -> None:
     assert alice.get_authenticated("me", face.fetcher(hello)) == Success("hello(tok)")
     assert alice.scope_of("me") is CacheScope.USER
     assert face.for_user("bob").peek("me") == Failure(CacheMiss("me"))
+
+
+def test_a_keeper_sees_a_result_whatever_the_fetch_returns(face: Face) -> None:
+    """A fetch that answers an IOResult is rejected like any other, and the keeper knows it by its Failure."""
+    keeper = face.keeper("stale", "fresh")
+    face = face.new(token_keeper=keeper)
+    face.set_active_user("alice")
+    fetch = face.fetcher(
+        lambda token: IOResult.from_failure("unauthorized") if token == "stale" else IOResult.from_value(token)  # noqa: S105
+    )
+
+    assert face.get_authenticated("me", fetch) == Success("fresh")
+    assert fetch.arguments == [("stale",), ("fresh",)]
+
+
+def test_a_fetch_and_its_keeper_may_be_on_rails() -> None:
+    class OnRails:
+        def with_valid_token(self, action: Callable[[str], Awaitable[Result[Any, Any]]]) -> FutureResult[Any, Any]:
+            return FutureResult(action("stale")).lash(lambda _: FutureResult(action("fresh")))
+
+    def fetch(token: str) -> FutureResult[str, str]:
+        return FutureResult.from_failure("unauthorized") if token == "stale" else FutureResult.from_value(token)  # noqa: S105
+
+    async def main() -> Result[str, Any]:
+        async with Cache(token_keeper=OnRails()) as cache:
+            return await cache.get_authenticated("me", fetch, scope=CacheScope.GLOBAL)
+
+    assert asyncio.run(main()) == Success("fresh")
+
+
+def test_a_keeper_for_threads_may_answer_an_io_result() -> None:
+    class WithIO:
+        def with_valid_token(self, action: Callable[[str], Result[Any, Any]]) -> IOResult[Any, Any]:
+            return IOResult.from_result(action("stale")).lash(lambda _: IOResult.from_result(action("fresh")))
+
+    def fetch(token: str) -> IOResult[str, str]:
+        return IOResult.from_failure("unauthorized") if token == "stale" else IOResult.from_value(token)  # noqa: S105
+
+    with SyncCache(token_keeper=WithIO()) as cache:
+        assert cache.get_authenticated("me", fetch, scope=CacheScope.GLOBAL) == Success("fresh")

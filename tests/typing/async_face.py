@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, assert_type
 
+from returns.future import FutureResult
+from returns.io import IOResult
 from returns.result import Result
 
 from cachemesh import (
@@ -26,10 +28,15 @@ from tests.typing.fetchers import (
     User,
     fetch,
     fetch_bare,
+    fetch_bare_with,
     fetch_future,
+    fetch_future_with,
     fetch_io,
+    fetch_io_with,
     fetch_raising,
+    fetch_raising_with,
     fetch_sync,
+    fetch_sync_with,
     fetch_with,
 )
 
@@ -55,6 +62,15 @@ async def a_fetcher_may_be_of_any_shape(cache: Cache) -> None:
     assert_type(await cache.get("me", fetch_raising), Result[User, Exception | CacheError])
     assert_type(await cache.get("me", lambda: fetch()), Result[User, ApiError | CacheError])  # noqa: PLW0108 (a lambda is the case)
     assert_type(await cache.get("me", lambda: fetch_with("t")), Result[User, ApiError | CacheError])
+
+
+async def a_fetcher_with_a_token_may_be_of_any_shape(cache: Cache) -> None:
+    assert_type(await cache.get_authenticated("me", fetch_io_with), Result[User, ApiError | CacheError])
+    assert_type(await cache.get_authenticated("me", fetch_future_with), Result[User, ApiError | CacheError])
+    assert_type(await cache.get_authenticated("me", fetch_raising_with), Result[User, Exception | CacheError])
+    assert_type(await cache.get_authenticated("me", lambda _: fetch_with("t")), Result[User, ApiError | CacheError])
+    await cache.get_authenticated("me", fetch_bare_with)  # type: ignore[arg-type]
+    await cache.get_authenticated("me", fetch_sync_with)  # type: ignore[arg-type]
 
 
 async def what_no_fetcher_is_is_refused(cache: Cache) -> None:
@@ -129,6 +145,21 @@ class Keeper:
         return await action("a token")
 
 
+class KeeperOnRails:
+    def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]]) -> FutureResult[T, E]:
+        return FutureResult(action("an old token")).lash(lambda _: FutureResult(action("a new token")))
+
+
+class KeeperWithIO:
+    async def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]]) -> IOResult[T, E]:
+        return IOResult.from_result(await action("a token"))
+
+
+class KeeperOfThreads:
+    def with_valid_token(self, action: Callable[[str], Result[T, E]]) -> Result[T, E]:
+        return action("a token")
+
+
 class CarelessKeeper:
     async def with_valid_token(self, action: Callable[[], Awaitable[int]]) -> int:
         return await action()
@@ -136,6 +167,9 @@ class CarelessKeeper:
 
 def a_token_keeper_is_known_by_its_method() -> None:
     Cache(token_keeper=Keeper())
+    Cache(token_keeper=KeeperOnRails())
+    Cache(token_keeper=KeeperWithIO())
+    Cache(token_keeper=KeeperOfThreads())  # type: ignore[arg-type]
     Cache(token_keeper=CarelessKeeper())  # type: ignore[arg-type]
 
 

@@ -40,6 +40,23 @@ async def fetch_with(token: str) -> Result[User, ApiError]:
     return Success(User(token))
 
 
+async def fetch_io_with(token: str) -> IOResult[User, ApiError]:
+    return IOResult.from_value(User(token))
+
+
+def fetch_future_with(token: str) -> FutureResult[User, ApiError]:
+    return FutureResult.from_value(User(token))
+
+
+@future_safe
+async def fetch_raising_with(token: str) -> User:
+    raise TimeoutError(token)
+
+
+async def fetch_bare_with(token: str) -> User:
+    return User(token)
+
+
 def fetch_sync() -> Result[User, ApiError]:
     return Failure(ApiError(500))
 
@@ -50,6 +67,14 @@ def fetch_sync_io() -> IOResult[User, ApiError]:
 
 def fetch_sync_with(token: str) -> Result[User, ApiError]:
     return Success(User(token))
+
+
+def fetch_sync_io_with(token: str) -> IOResult[User, ApiError]:
+    return IOResult.from_value(User(token))
+
+
+def fetch_sync_bare_with(token: str) -> User:
+    return User(token)
 
 
 async def fetch_bare() -> User:
