@@ -8,11 +8,11 @@ innermost last.
 
 from __future__ import annotations
 
-from typing import Generic, TypeAlias
+from typing import Any, Generic, TypeAlias
 
 from msgspec import Struct
 
-from cachemesh.core.model import A, Ancestor, Entry, Failed, Redacted, RefreshSource
+from cachemesh.core.model import A, Ancestor, Entry, Failed, Lifespan, Origin, Redacted, RefreshSource
 from cachemesh.core.policies import CachePolicy
 from cachemesh.core.retry import NO_RETRY, Retry
 from cachemesh.core.scopes import CacheScope
@@ -36,6 +36,9 @@ class Get(Struct, frozen=True, gc=False):
     always_revalidate: bool = False
     asked_store: bool = False
     within: tuple[Ancestor, ...] = ()
+    lifespan: Lifespan | None = None
+    tags: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 class Refresh(Struct, frozen=True, gc=False):
@@ -52,14 +55,35 @@ class Refresh(Struct, frozen=True, gc=False):
     retry: Retry = NO_RETRY
     store_failures: bool = False
     within: tuple[Ancestor, ...] = ()
+    lifespan: Lifespan | None = None
+    tags: tuple[str, ...] = ()
+    origin: Origin | None = None
+
+
+class Directives(Redacted, frozen=True):
+    """What an answer says of its own caching, in place of what its callers asked for.
+
+    `sets_ttl`: `ttl_s` and `lifespan` count. `renews`: the value is the one that
+    is cached already. `stores`: it may be kept at all.
+    """
+
+    sets_ttl: bool = False
+    ttl_s: float | None = None
+    lifespan: Lifespan | None = None
+    tags: tuple[str, ...] = ()
+    validator: Any = None
+    renews: bool = False
+    stores: bool = True
 
 
 class FetchSucceeded(Redacted, Generic[A], frozen=True):
-    """The fetch of a flight answered."""
+    """The fetch of a flight answered. `chance`: a number from 0 to 1 for the jitter of its lifespan."""
 
     flight_id: int
     answer: A
     now: float
+    chance: float = 0.0
+    directives: Directives | None = None
 
 
 class FetchFailed(Redacted, Generic[A], frozen=True):
@@ -67,6 +91,8 @@ class FetchFailed(Redacted, Generic[A], frozen=True):
 
     `retryable`: the caller's predicate would try again. `chance`: a number from
     0 to 1 for the jitter. `cacheable`: a failure of this kind may be remembered.
+    `failure_ttl_s`: for how long, where that depends on the error. `counts`: it
+    tells against its origin.
     """
 
     flight_id: int
@@ -75,6 +101,8 @@ class FetchFailed(Redacted, Generic[A], frozen=True):
     retryable: bool = True
     cacheable: bool = True
     chance: float = 0.0
+    failure_ttl_s: float | None = None
+    counts: bool = True
 
 
 class RetryDue(Struct, frozen=True):
@@ -93,6 +121,33 @@ class Abandoned(Struct, frozen=True):
     """Nobody waits for a flight any longer."""
 
     flight_id: int
+
+
+class WaitedLong(Struct, frozen=True):
+    """A caller has waited for its soft timeout. It is answered with an old value, or goes on waiting."""
+
+    flight_id: int
+    now: float
+
+
+class GaveUp(Struct, frozen=True):
+    """A caller has waited for its hard timeout: it waits no longer, and the next one is to try anew.
+
+    `reads`: it would take an old value within its windows.
+    """
+
+    flight_id: int
+    now: float
+    reads: bool = True
+    falls_back: bool = False
+
+
+class Overdue(Redacted, Generic[A], frozen=True):
+    """A flight is older than it may get: it fails with `answer`, whatever its fetch is doing."""
+
+    flight_id: int
+    answer: A
+    now: float
 
 
 class StoppedWaiting(Struct, frozen=True):
@@ -123,6 +178,81 @@ class Invalidate(Struct, frozen=True):
     key: str
     scope: CacheScope | None = None
     viewer: str | None = None
+
+
+class InvalidatePrefix(Struct, frozen=True):
+    """Every key that begins with `prefix` is to be gone, from where an `Invalidate` would look."""
+
+    prefix: str
+    scope: CacheScope | None = None
+    viewer: str | None = None
+
+
+class MarkTag(Struct, frozen=True):
+    """Every entry with `tag` is to be gone or (`is_soft`) stale, also what is being fetched.
+
+    From all partitions; where a scope is named, or for a view, from those that
+    the caller sees. `stamp`: an id from the row of the flights' ids.
+    """
+
+    tag: str
+    now: float
+    stamp: int
+    is_soft: bool = False
+    scope: CacheScope | None = None
+    viewer: str | None = None
+
+
+class Put(Redacted, Generic[A], frozen=True):
+    """`answer` is to be stored under `key`. No fetch that began before will overwrite it.
+
+    `stamp`: as for `MarkTag`. Answered by `Save` or `Refuse`.
+    """
+
+    key: str
+    answer: A
+    now: float
+    stamp: int
+    scope: CacheScope = CacheScope.GLOBAL
+    viewer: str | None = None
+    ttl_s: float | None = None
+    lifespan: Lifespan | None = None
+    tags: tuple[str, ...] = ()
+    chance: float = 0.0
+
+
+class Update(Redacted, Generic[A], frozen=True):
+    """`answer` is to take the place of `expected`, if that is what is there, for the rest of its life.
+
+    Answered by `Save`, or by `Refuse`: there is nothing, or something else.
+    """
+
+    key: str
+    expected: A
+    answer: A
+    now: float
+    stamp: int
+    scope: CacheScope = CacheScope.GLOBAL
+    viewer: str | None = None
+
+
+class Touch(Struct, frozen=True):
+    """What is cached under `key` is to live anew, from now on. Answered by `Save` or `Refuse`."""
+
+    key: str
+    now: float
+    stamp: int
+    scope: CacheScope = CacheScope.GLOBAL
+    viewer: str | None = None
+    ttl_s: float | None = None
+    lifespan: Lifespan | None = None
+    chance: float = 0.0
+
+
+class ResetBreaker(Struct, frozen=True):
+    """An origin is to be tried again, whatever it did."""
+
+    origin: str
 
 
 class Clear(Struct, frozen=True):
@@ -172,10 +302,19 @@ Command: TypeAlias = (
     | RetryDue
     | FetchAborted
     | Abandoned
+    | WaitedLong
+    | GaveUp
+    | Overdue[A]
     | StoppedWaiting
     | DomainClosed
     | Loaded[A]
     | Invalidate
+    | InvalidatePrefix
+    | MarkTag
+    | Put[A]
+    | Update[A]
+    | Touch
+    | ResetBreaker
     | Clear
     | SetActiveUser
     | EndSession

@@ -18,6 +18,9 @@ class Refusal(StrEnum):
     EXPIRED = "expired"
     NO_ACTIVE_USER = "no_active_user"
     REENTRANT = "reentrant"
+    CIRCUIT_OPEN = "circuit_open"
+    CHANGED = "changed"
+    """An update was made for a value that is there no longer."""
 
 
 class Reply(Redacted, Generic[A], frozen=True):
@@ -30,16 +33,23 @@ class Reply(Redacted, Generic[A], frozen=True):
 
 
 class Refuse(Struct, frozen=True):
-    """Answer the asker with a failure of the cache's own."""
+    """Answer the asker with a failure of the cache's own. `origin` is left alone `until` an instant."""
 
     reason: Refusal
+    origin: str = ""
+    until: float = 0.0
 
 
 class Join(Struct, frozen=True, gc=False):
-    """The asker waits for the flight. `falls_back`: it takes a `Settle`'s fallback where there is one."""
+    """The asker waits for the flight.
+
+    `falls_back`: it takes a `Settle`'s fallback where there is one. `reads`: it
+    takes its rescue.
+    """
 
     flight_id: int
     falls_back: bool = False
+    reads: bool = True
 
 
 class StartFetch(Struct, frozen=True, gc=False):
@@ -73,13 +83,20 @@ class WaitUntil(Redacted, Generic[A], frozen=True):
 
 
 class Settle(Redacted, Generic[A], frozen=True):
-    """Answer everyone who waits for the flight: with `fallback`, where there is one, those who fall back."""
+    """Answer everyone who waits for the flight.
+
+    With `fallback`, where there is one, those who fall back; with `rescue`
+    those who read the cache. Those who asked after the command `asks_again_after`
+    ask again, as a tag of the answer was marked then; 0 is nobody.
+    """
 
     flight_id: int
     owner: Owner
     key: str
     answer: A
     fallback: A | None = None
+    rescue: A | None = None
+    asks_again_after: int = 0
 
 
 class AskAgain(Struct, frozen=True):
@@ -102,13 +119,17 @@ class CancelFetch(Struct, frozen=True):
 
 
 class Save(Redacted, Generic[A], frozen=True):
-    """An entry was committed: write it through, tell watchers and logger. `is_new`: its key held none before."""
+    """An entry was committed: write it through, tell watchers and logger.
+
+    `is_new`: its key held none before. `is_news`: its value is another one.
+    """
 
     flight_id: int
     owner: Owner
     key: str
     entry: Entry[A]
     is_new: bool
+    is_news: bool = True
 
 
 class Admit(Struct, frozen=True):
@@ -146,6 +167,22 @@ class Drop(Struct, frozen=True):
     existed: bool
 
 
+class DropPrefix(Struct, frozen=True):
+    """All keys of an owner that begin with `prefix` are gone, `keys` among them: the store's part of it too."""
+
+    owner: Owner
+    prefix: str
+    keys: frozenset[str]
+
+
+class TagMarked(Struct, frozen=True):
+    """What bears `tag` is gone, or stale, for one owner or (None) for all: tell the watchers of what is gone."""
+
+    owner: Owner | None
+    tag: str
+    is_soft: bool
+
+
 class DropPartition(Struct, frozen=True):
     """All of an owner is gone, `keys` among it: the store's part of it too. `ends`: nobody will come back to it."""
 
@@ -163,6 +200,27 @@ class LogInvalidate(Struct, frozen=True):
 
     key: str
     owner: Owner
+
+
+class LogPrefix(Struct, frozen=True):
+    """The keys with a prefix were invalidated at somebody's request."""
+
+    prefix: str
+    owner: Owner
+
+
+class LogTag(Struct, frozen=True):
+    """A tag was invalidated, or (`is_soft`) made stale, at somebody's request."""
+
+    tag: str
+    is_soft: bool
+
+
+class LogBreaker(Struct, frozen=True):
+    """An origin is left alone `until` an instant; None: it is asked again."""
+
+    origin: str
+    until: float | None
 
 
 class LogClear(Struct, frozen=True):
@@ -199,9 +257,14 @@ Effect: TypeAlias = (
     | Remember[A]
     | ReportFailure[A]
     | Drop
+    | DropPrefix
+    | TagMarked
     | DropPartition
     | ClearStore
     | LogInvalidate
+    | LogPrefix
+    | LogTag
+    | LogBreaker
     | LogClear
     | LogScopeCleared
     | LogEvict

@@ -11,20 +11,32 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
+from cachemesh.core.breakers import after_failure, after_success, without_probe
 from cachemesh.core.commands import FetchAborted
 from cachemesh.core.effects import (
+    NO_EFFECTS,
     Abort,
     Admit,
     AskAgain,
     CancelFetch,
     Remember,
+    Reply,
     ReportFailure,
     Save,
     Settle,
     StartFetch,
     WaitUntil,
 )
-from cachemesh.core.lifetimes import CLOCK_SKEW_S, REFRESH_BACKOFF_S, expiry, failure_ttl, verdict
+from cachemesh.core.lifetimes import (
+    CLOCK_SKEW_S,
+    REFRESH_BACKOFF_S,
+    expiry,
+    failure_ttl,
+    made,
+    rescues,
+    stands_in,
+    verdict,
+)
 from cachemesh.core.model import (
     BACKGROUND,
     LOAD_FLIGHT,
@@ -36,8 +48,9 @@ from cachemesh.core.model import (
     State,
     settled,
 )
-from cachemesh.core.policies import FRESH
+from cachemesh.core.policies import AGEING, FRESH
 from cachemesh.core.retry import delay_before_next_s
+from cachemesh.core.tags import last_mark, was_marked
 from cachemesh.core.waits import without_wait
 
 if TYPE_CHECKING:
@@ -47,11 +60,15 @@ if TYPE_CHECKING:
         DomainClosed,
         FetchFailed,
         FetchSucceeded,
+        GaveUp,
         Loaded,
+        Overdue,
         RetryDue,
         StoppedWaiting,
+        WaitedLong,
     )
     from cachemesh.core.effects import Effect, Effects
+    from cachemesh.core.policies import Freshness
 
 Step: TypeAlias = "tuple[State[A], Effects[A]]"
 
@@ -61,13 +78,24 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     if flight is None:
         return state, ()
 
-    owner, key = flight.owner, flight.key
-    settle = Settle(flight.flight_id, owner, key, command.answer)
+    directives = command.directives
+    log: Effects[A] = NO_EFFECTS
+    if flight.origin is not None:
+        state, log = after_success(state, flight)
+    owner, key, answer = flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
-    if partition is None or not flight.persist:
-        return landed(state, flight, partition), (settle,)
+    stores = flight.persist and (directives is None or directives.stores)
+    if partition is None or not stores:
+        return landed(state, flight, partition), (Settle(flight.flight_id, owner, key, answer), *log)
 
-    entry = Entry(command.answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
+    if flight.lifespan is None and not flight.tags and directives is None:
+        is_news, again_after = True, 0
+        entry = Entry(answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
+    else:
+        entry = entry_of(flight, command)
+        is_news = directives is None or not directives.renews
+        again_after = 0 if entry.terms is None else last_mark(state, owner, entry.terms.tags)
+        again_after = again_after if again_after > flight.flight_id else 0
     entries, failures = partition.entries, partition.failures
     is_new = key not in entries
     stored = partition.moved(
@@ -77,7 +105,32 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     )
     partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
     state = state.moved(partitions, state.flights.discard(flight.flight_id))
-    return state, (Save(flight.flight_id, owner, key, entry, is_new), settle)
+    return state, (
+        Save(flight.flight_id, owner, key, entry, is_new, is_news),
+        Settle(flight.flight_id, owner, key, answer, None, None, again_after),
+        *log,
+    )
+
+
+def entry_of(flight: Flight, command: FetchSucceeded[A]) -> Entry[A]:
+    """The entry of an answer with a lifespan, with tags, or with directives of its own."""
+    ttl_s, lifespan, tags, validator = flight.ttl_s, flight.lifespan, flight.tags, None
+    directives = command.directives
+    if directives is not None:
+        if directives.sets_ttl:
+            ttl_s, lifespan = directives.ttl_s, directives.lifespan or lifespan
+        tags = (*tags, *(tag for tag in directives.tags if tag not in tags))
+        validator = directives.validator
+    return made(
+        command.answer,
+        command.now,
+        ttl_s,
+        flight.flight_id,
+        lifespan=lifespan,
+        tags=tags,
+        validator=validator,
+        chance=command.chance,
+    )
 
 
 def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
@@ -100,19 +153,22 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
             ),
         )
 
+    log: Effects[A] = ()
+    if flight.origin is not None:
+        state, log = after_failure(state, flight, command.now) if command.counts else (without_probe(state, flight), ())
     partition = listing_partition(state, flight)
     stored = partition if flight.persist else None
-    own = state.partitions.get(flight.owner)
-    entry = None if own is None else own.entries.get(flight.key)
-    effects: tuple[Effect[A], ...] = (
+    effects: Effects[A] = (
         ReportFailure(flight.owner, flight.key, command.answer, notify=stored is not None),
-        Settle(flight.flight_id, flight.owner, flight.key, command.answer, None if entry is None else entry.answer),
+        settled_by_failure(state, flight, command.answer, command.now),
+        *log,
     )
     if stored is None:
         return landed(state, flight, partition), effects
 
-    before = stored.failures.get(flight.key)
-    failed = failure_to_remember(flight, command, entry, before)
+    entry, before = stored.entries.get(flight.key), stored.failures.get(flight.key)
+    rescued = rescues(entry, command.now, state, flight.owner)
+    failed = failure_to_remember(flight, command, before, verdict(entry, command.now, state, flight.owner), rescued)
     if failed is None:
         return landed(state, flight, partition), effects
 
@@ -128,24 +184,50 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
     return landed(state, flight, stored), (remember, *effects)
 
 
+def settled_by_failure(state: State[A], flight: Flight, answer: A, now: float) -> Settle[A]:
+    """Those who wait get `answer`, or what may stand in for it."""
+    old = stand_ins(state, flight, now)
+    return Settle(flight.flight_id, flight.owner, flight.key, answer, old[0], old[1])
+
+
+def stand_ins(state: State[A], flight: Flight, now: float) -> tuple[A | None, A | None]:
+    """The old value for those who fall back, and the one for all who read the cache."""
+    own = state.partitions.get(flight.owner)
+    entry = None if own is None else own.entries.get(flight.key)
+    if entry is None:
+        return None, None
+    return (
+        entry.answer if stands_in(entry, now, state, flight.owner) else None,
+        entry.answer if rescues(entry, now, state, flight.owner) else None,
+    )
+
+
 def failure_to_remember(
     flight: Flight,
     command: FetchFailed[A],
-    entry: Entry[A] | None,
     before: Failed[A] | None,
+    freshness: Freshness,
+    rescued: bool,
 ) -> Failed[A] | None:
     """What is kept of a final failure, beside what was remembered `before`.
 
     It is answered to others if a caller wanted that and it hides no fresh
-    entry; after a background refresh it also holds the next one back.
+    entry; after a background refresh, or where an old entry has stood in for
+    it, it also holds the next fetch back.
     """
-    now = command.now
-    is_served = flight.store_failures and command.cacheable and verdict(entry, now) is not FRESH
-    is_backoff = flight.source is BACKGROUND
+    now, lifespan = command.now, flight.lifespan
+    is_served = flight.store_failures and command.cacheable and freshness is not FRESH and freshness is not AGEING
+    is_backoff = flight.source is BACKGROUND or rescued
     if not (is_served or is_backoff):
         return None
-    answer, serve_until = command.answer, now + failure_ttl(flight.ttl_s) if is_served else now
-    refresh_after = now + REFRESH_BACKOFF_S if is_backoff else now
+    answer, serve_until = command.answer, now
+    if is_served:
+        given_s = command.failure_ttl_s
+        if given_s is None and lifespan is not None:
+            given_s = lifespan.failure_ttl_s
+        serve_until += failure_ttl(flight.ttl_s) if given_s is None else given_s
+    backoff_s = REFRESH_BACKOFF_S if lifespan is None else lifespan.refresh_backoff_s
+    refresh_after = now + backoff_s if is_backoff else now
     if before is not None:
         refresh_after = max(refresh_after, before.refresh_after)
         if not is_served and now < before.serve_until:
@@ -164,6 +246,7 @@ def on_fetch_aborted(state: State[A], command: FetchAborted) -> Step[A]:
     flight = state.flights.get(command.flight_id)
     if flight is None:
         return state, ()
+    state = without_probe(state, flight)
     return landed(state, flight, listing_partition(state, flight)), (Abort(flight.flight_id, flight.key),)
 
 
@@ -171,7 +254,53 @@ def on_abandoned(state: State[A], command: Abandoned) -> Step[A]:
     flight = state.flights.get(command.flight_id)
     if flight is None or flight.is_background:
         return state, ()
+    state = without_probe(state, flight)
     return landed(state, flight, listing_partition(state, flight)), (CancelFetch(flight.flight_id),)
+
+
+def on_waited_long(state: State[A], command: WaitedLong) -> Step[A]:
+    """An old value, if there is one, is answered now; the fetch goes on for the cache."""
+    flight = state.flights.get(command.flight_id)
+    own = None if flight is None else state.partitions.get(flight.owner)
+    entry = None if flight is None or own is None else own.entries.get(flight.key)
+    if flight is None or entry is None or not stands_in(entry, command.now, state, flight.owner):
+        return state, ()
+    if not flight.is_detached:
+        flights = state.flights.insert(flight.flight_id, replace(flight, is_detached=True))
+        state = state.moved(state.partitions, flights)
+    return state, (Reply(flight.owner, flight.key, entry.answer),)
+
+
+def on_gave_up(state: State[A], command: GaveUp) -> Step[A]:
+    """The flight still answers those who go on waiting, but nobody joins it any more, and it is stored nowhere."""
+    flight = state.flights.get(command.flight_id)
+    if flight is None:
+        return state, ()
+    old = stand_ins(state, flight, command.now)
+    answer = old[0] if command.falls_back else old[1] if command.reads else None
+    log: Effects[A] = ()
+    if flight.origin is not None:  # Its origin has been told once.
+        state, log = after_failure(state, flight, command.now)
+        flights = state.flights.insert(flight.flight_id, replace(flight, origin=None))
+        state = state.moved(state.partitions, flights)
+    partition = listing_partition(state, flight)
+    if partition is not None:
+        state = state.moved(settled(state.partitions, flight.owner, unlisted(partition, flight)), state.flights)
+    return state, log if answer is None else (Reply(flight.owner, flight.key, answer), *log)
+
+
+def on_overdue(state: State[A], command: Overdue[A]) -> Step[A]:
+    """The key is free, and those who waited are told; whatever the fetch still brings is stored nowhere."""
+    flight = state.flights.get(command.flight_id)
+    if flight is None:
+        return state, ()
+    effects: Effects[A] = (
+        ReportFailure(flight.owner, flight.key, command.answer, notify=flight.persist),
+        settled_by_failure(state, flight, command.answer, command.now),
+        CancelFetch(flight.flight_id),
+    )
+    state, log = after_failure(state, flight, command.now)
+    return landed(state, flight, listing_partition(state, flight)), (*effects, *log)
 
 
 def on_stopped_waiting(state: State[A], command: StoppedWaiting) -> Step[A]:
@@ -199,7 +328,7 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
     if partition is None or key in partition.entries:
         return landed(state, flight, partition), (ask_again,)
 
-    if command.entry is not None:
+    if command.entry is not None and not was_marked(state, flight.owner, command.entry):
         entry = made_in_time(command.entry, command.now)
         partition = partition.moved(partition.entries.insert(key, entry), partition.failures, partition.flights)
         return landed(state, flight, partition), (Admit(flight.owner, key), ask_again)
@@ -232,10 +361,14 @@ def landed(state: State[A], flight: Flight, partition: Partition[A] | None) -> S
     flights = state.flights.discard(flight.flight_id)
     if partition is None:
         return state.moved(state.partitions, flights)
+    return state.moved(settled(state.partitions, flight.owner, unlisted(partition, flight)), flights)
+
+
+def unlisted(partition: Partition[A], flight: Flight) -> Partition[A]:
+    """`partition`, which listed `flight`, without it: it may no longer store."""
     listed = tuple(each for each in partition.flights.get(flight.key) or () if each != flight.flight_id)
     under_way = partition.flights.insert(flight.key, listed) if listed else partition.flights.discard(flight.key)
-    partition = partition.moved(partition.entries, partition.failures, under_way)
-    return state.moved(settled(state.partitions, flight.owner, partition), flights)
+    return partition.moved(partition.entries, partition.failures, under_way)
 
 
 def without_overtaken(

@@ -8,6 +8,7 @@ are two questions with two answers.
 from __future__ import annotations
 
 from enum import StrEnum
+from math import inf
 from typing import TYPE_CHECKING, Any, Final, Generic, Self, TypeAlias
 
 from msgspec import Struct, field
@@ -49,16 +50,80 @@ class Shown(str):
         return str(self)
 
 
-OPAQUE: Final = frozenset({"answer", "fallback", "entry", "failed"})
+OPAQUE: Final = frozenset({"answer", "fallback", "rescue", "entry", "failed", "expected", "validator"})
+
+
+class Lifespan(Struct, frozen=True, gc=False):
+    """What a caller wants of an entry's life beyond its ttl. Durations are seconds.
+
+    `serve_stale_s`: served for so long past its expiry, while it is refreshed.
+    `stale_if_error_s`: served for so long past it where a fetch fails.
+    `refresh_ahead`: the share of the ttl after which a hit refreshes it as
+    well. `jitter`: the share of the ttl that chance may take away.
+    `failure_ttl_s`: how long a failure is remembered. `refresh_backoff_s`: how
+    long after a failed refresh the next one waits.
+    """
+
+    serve_stale_s: float = 0.0
+    stale_if_error_s: float = 0.0
+    refresh_ahead: float = 1.0
+    jitter: float = 0.0
+    failure_ttl_s: float | None = None
+    refresh_backoff_s: float = 30.0
+
+
+class Terms(Redacted, frozen=True):
+    """What is said of an entry beside its ttl.
+
+    A window of None was not given. `ageing_at`: from then on a hit refreshes.
+    `stamp`: the id of the fetch or write that it came from, which tells whether
+    a tag was invalidated since. `validator`: what the origin knows the value by.
+    """
+
+    serve_stale_s: float | None = None
+    stale_if_error_s: float | None = None
+    ageing_at: float = inf
+    tags: tuple[str, ...] = ()
+    validator: Any = None
+    stamp: int = 0
 
 
 class Entry(Redacted, Generic[A], frozen=True):
-    """A value as it was stored. Stale from exactly `expires_at` on; `inf` never."""
+    """A value as it was stored. Past its ttl from exactly `expires_at` on; `inf` never."""
 
     answer: A
     created_at: float
     ttl_s: float | None
     expires_at: float
+    terms: Terms | None = None
+
+
+class Mark(Struct, frozen=True, gc=False):
+    """When a tag was last invalidated, and when last made stale: the stamps of these orders, and their instants."""
+
+    gone_stamp: int = 0
+    gone_at: float = -inf
+    stale_stamp: int = 0
+    stale_at: float = -inf
+
+
+NO_MARK: Final = Mark()
+
+
+class Origin(Struct, frozen=True, gc=False):
+    """Where a fetch goes, and when to leave it alone: after so many failures in a row, for so many seconds."""
+
+    name: str
+    failures: int = 5
+    open_s: float = 30.0
+
+
+class Breaker(Struct, frozen=True, gc=False):
+    """What is known of an origin: its failures in a row, until when it is left alone, and who tries it after that."""
+
+    failures: int = 0
+    open_until: float | None = None
+    probe: int | None = None
 
 
 class Failed(Redacted, Generic[A], frozen=True):
@@ -124,11 +189,16 @@ class Flight(Struct, frozen=True, gc=False):
     """The flights that its fetch waits for, each as often as it waits."""
     found_nothing: bool = False
     """It began after the store was asked and had nothing, nor had the memory: its failure can hide no value."""
+    lifespan: Lifespan | None = None
+    tags: tuple[str, ...] = ()
+    origin: Origin | None = None
+    is_detached: bool = False
+    """Somebody was answered with an old value in its place: it goes on for the cache."""
 
     @property
     def is_background(self) -> bool:
         """Whether it goes on when nobody waits."""
-        return self.source is BACKGROUND or self.kind is LOAD_FLIGHT
+        return self.source is BACKGROUND or self.kind is LOAD_FLIGHT or self.is_detached
 
 
 class Ancestor(Struct, frozen=True, gc=False):
@@ -175,11 +245,21 @@ class State(Struct, Generic[A], frozen=True):
     active_user: str | None = None
     has_store: bool = False
     """Whether a memory miss is to ask a store before the origin."""
+    marks: Map[tuple[Owner | None, str], Mark] = field(default_factory=persistent)
+    """The tags that were invalidated, of one owner or (None) of all."""
+    marks_floor: Mark = NO_MARK
+    """What holds for every tag: the marks that were too many to keep."""
+    breakers: Map[str, Breaker] = field(default_factory=persistent)
+    """The origins that have failed of late."""
 
     def blank(self, owner: Owner) -> Partition[A]:
         """A new, empty partition for `owner`, in this state's carrier."""
         del owner
         return Partition()
+
+    def no_marks(self) -> Map[tuple[Owner | None, str], Mark]:
+        """No marks at all, in this state's carrier."""
+        return persistent()
 
     def moved(self, partitions: Map[Owner, Partition[A]], flights: Map[int, Flight]) -> Self:
         """The same state with other maps; itself where they are the same ones."""

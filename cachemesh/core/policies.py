@@ -7,6 +7,16 @@
 | stale_while_revalidate | fetch   | serve | serve_and_refresh | fail                 | yes                   |
 | network_only           | bypass  | bypass| bypass            | fail                 | no                    |
 | cache_only             | refuse  | serve | refuse            | fail                 | yes                   |
+
+An entry with a lifespan has three states more, which follow from the row:
+
+| policy                 | ageing            | grace             | expired |
+|------------------------|-------------------|-------------------|---------|
+| cache_first            | serve_and_refresh | serve_and_refresh | fetch   |
+| network_first          | fetch             | fetch             | fetch   |
+| stale_while_revalidate | serve_and_refresh | serve_and_refresh | fetch   |
+| network_only           | bypass            | bypass            | bypass  |
+| cache_only             | serve             | refuse            | refuse  |
 """
 
 from __future__ import annotations
@@ -23,6 +33,13 @@ class Freshness(StrEnum):
     MISSING = "missing"
     FRESH = "fresh"
     STALE = "stale"
+    """Past its ttl, where no window was given."""
+    AGEING = "ageing"
+    """Fresh, but so near to its expiry that it is to be refreshed ahead."""
+    GRACE = "grace"
+    """Past its ttl, within the window in which it may be served while it is refreshed."""
+    EXPIRED = "expired"
+    """Past its ttl and that window."""
 
 
 class Action(StrEnum):
@@ -54,6 +71,9 @@ SERVE_STALE: Final = AfterFailure.SERVE_STALE
 MISSING: Final = Freshness.MISSING
 FRESH: Final = Freshness.FRESH
 STALE: Final = Freshness.STALE
+AGEING: Final = Freshness.AGEING
+GRACE: Final = Freshness.GRACE
+EXPIRED: Final = Freshness.EXPIRED
 
 
 class CachePolicy(Struct, frozen=True):
@@ -92,14 +112,19 @@ class CachePolicy(Struct, frozen=True):
         """The cell of this row for `freshness`.
 
         `always_revalidate` widens the background refresh of a policy that has one to fresh entries.
+        A policy that serves what is fresh and fetches what is missing serves and refreshes what is ageing or in
+        its grace; what has expired is to it as if it were missing.
         """
-        if freshness is MISSING:
+        if freshness is MISSING or freshness is EXPIRED:
             return self.missing
         if freshness is STALE:
             return self.stale
-        if always_revalidate and self.fresh is SERVE and self.stale is SERVE_AND_REFRESH:
+        if freshness is FRESH:
+            widens = always_revalidate and self.fresh is SERVE and self.stale is SERVE_AND_REFRESH
+            return SERVE_AND_REFRESH if widens else self.fresh
+        if self.missing is FETCH and self.fresh in SERVING:
             return SERVE_AND_REFRESH
-        return self.fresh
+        return self.fresh if freshness is AGEING else self.stale
 
 
 SERVING: Final = frozenset({Action.SERVE, Action.SERVE_AND_REFRESH})

@@ -12,9 +12,12 @@ from cachemesh.core.flights import (
     on_fetch_aborted,
     on_fetch_failed,
     on_fetch_succeeded,
+    on_gave_up,
     on_loaded,
+    on_overdue,
     on_retry_due,
     on_stopped_waiting,
+    on_waited_long,
 )
 from cachemesh.core.removals import (
     on_clear,
@@ -23,8 +26,12 @@ from cachemesh.core.removals import (
     on_evict,
     on_forget,
     on_invalidate,
+    on_invalidate_prefix,
+    on_mark_tag,
+    on_reset_breaker,
     on_set_active_user,
 )
+from cachemesh.core.writes import on_put, on_touch, on_update
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,10 +48,19 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.FetchFailed: on_fetch_failed,
     commands.FetchAborted: on_fetch_aborted,
     commands.Abandoned: on_abandoned,
+    commands.WaitedLong: on_waited_long,
+    commands.GaveUp: on_gave_up,
+    commands.Overdue: on_overdue,
     commands.StoppedWaiting: on_stopped_waiting,
     commands.DomainClosed: on_domain_closed,
     commands.Loaded: on_loaded,
     commands.Invalidate: on_invalidate,
+    commands.InvalidatePrefix: on_invalidate_prefix,
+    commands.MarkTag: on_mark_tag,
+    commands.Put: on_put,
+    commands.Update: on_update,
+    commands.Touch: on_touch,
+    commands.ResetBreaker: on_reset_breaker,
     commands.Clear: on_clear,
     commands.SetActiveUser: on_set_active_user,
     commands.EndSession: on_end_session,

@@ -6,22 +6,40 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
+from cachemesh.core.breakers import CLOSED, with_breaker
 from cachemesh.core.effects import (
     ClearStore,
     Drop,
     DropPartition,
+    DropPrefix,
+    LogBreaker,
     LogClear,
     LogEvict,
     LogInvalidate,
+    LogPrefix,
     LogScopeCleared,
+    LogTag,
+    TagMarked,
 )
-from cachemesh.core.model import A, Partition, State, settled
+from cachemesh.core.model import NO_MARK, A, Partition, State, settled
 from cachemesh.core.scopes import CacheScope, Owner, owner_of, visible_owners
+from cachemesh.core.tags import MOST_MARKS, later, marked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cachemesh.core.commands import Clear, ClearScope, EndSession, Evict, Forget, Invalidate, SetActiveUser
+    from cachemesh.core.commands import (
+        Clear,
+        ClearScope,
+        EndSession,
+        Evict,
+        Forget,
+        Invalidate,
+        InvalidatePrefix,
+        MarkTag,
+        ResetBreaker,
+        SetActiveUser,
+    )
     from cachemesh.core.effects import Effect, Effects
 
 Step: TypeAlias = "tuple[State[A], Effects[A]]"
@@ -39,6 +57,49 @@ def on_invalidate(state: State[A], command: Invalidate) -> Step[A]:
             state = state.moved(settled(state.partitions, owner, without_key(partition, key)), state.flights)
     log = LogInvalidate(key, owners[0]) if owners else None
     return state, (*drops, *(() if log is None else (log,)))
+
+
+def on_invalidate_prefix(state: State[A], command: InvalidatePrefix) -> Step[A]:
+    prefix = command.prefix
+    owners = visible_owners(command.scope, state.active_user, command.viewer)
+    drops: list[Effect[A]] = []
+    for owner in owners:
+        partition = state.partitions.get(owner)
+        keys: frozenset[str] = frozenset()
+        if partition is not None:
+            kept = (partition.entries, partition.failures, partition.flights)
+            keys = frozenset(key for each in kept for key in each if key.startswith(prefix))
+            for key in keys:
+                partition = without_key(partition, key)
+            state = state.moved(settled(state.partitions, owner, partition), state.flights)
+        drops.append(DropPrefix(owner, prefix, keys))
+    log = (LogPrefix(prefix, owners[0]),) if owners else ()
+    return state, (*drops, *log)
+
+
+def on_mark_tag(state: State[A], command: MarkTag) -> Step[A]:
+    owners: tuple[Owner | None, ...] = (None,)
+    if command.scope is not None or command.viewer is not None:
+        owners = visible_owners(command.scope, state.active_user, command.viewer)
+    if not owners:
+        return state, ()
+    marks, floor = state.marks, state.marks_floor
+    for owner in owners:
+        place = (owner, command.tag)
+        mark = marked(marks.get(place) or NO_MARK, command.stamp, command.now, is_soft=command.is_soft)
+        marks = marks.insert(place, mark)
+    if len(marks) > MOST_MARKS:
+        for mark in marks.values():
+            floor = later(floor, mark)
+        marks = state.no_marks()
+    orders = tuple(TagMarked(owner, command.tag, command.is_soft) for owner in owners)
+    return replace(state, marks=marks, marks_floor=floor), (*orders, LogTag(command.tag, command.is_soft))
+
+
+def on_reset_breaker(state: State[A], command: ResetBreaker) -> Step[A]:
+    if command.origin not in state.breakers:
+        return state, ()
+    return with_breaker(state, command.origin, CLOSED), (LogBreaker(command.origin, None),)
 
 
 def on_clear(state: State[A], command: Clear) -> Step[A]:

@@ -109,7 +109,7 @@ class Cache(Face):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
-                    if resident is not None and resident.expires_at > monotonic():
+                    if resident is not None and resident.hit_until > monotonic():
                         if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                             resident.visits += 1
                         return resident.answer

@@ -248,7 +248,7 @@ class Functions:
         async def get_one(argument: Any) -> Answer:  # noqa: ANN401 (the function's own argument)
             if type(argument) is str:
                 resident = plain.get(f"{prefix}{argument}{suffix}")
-                if resident is not None and resident.expires_at > monotonic():
+                if resident is not None and resident.hit_until > monotonic():
                     if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                         resident.visits += 1
                     return resident.answer
@@ -272,7 +272,7 @@ class Functions:
         def get_one(argument: Any) -> Answer:  # noqa: ANN401 (the function's own argument)
             if type(argument) is str:
                 resident = plain.get(f"{prefix}{argument}{suffix}")
-                if resident is not None and resident.expires_at > monotonic():
+                if resident is not None and resident.hit_until > monotonic():
                     if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                         resident.visits += 1
                     return resident.answer

@@ -18,9 +18,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cachemesh.core.model import Entry
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cachemesh.core.model import Terms
     from cachemesh.shell.outcomes import Answer
 
 MAX_VISITS: Final = 3
@@ -51,27 +54,41 @@ class Resident:
     """One cached entry; alive for as long as `home` answers its `key` with it.
 
     Mutable and owned by the shell. `visits` is raised by the hit path itself, up
-    to `MAX_VISITS`, and spent by `S3Fifo`.
+    to `MAX_VISITS`, and spent by `S3Fifo`. A hit before `hit_until` has nothing
+    to do but to answer. `life`: the ttl in seconds, where that and `hit_until`
+    say all of its life; else the whole entry. To the core it is an `Entry`.
     """
 
-    __slots__ = ("answer", "created_at", "expires_at", "home", "key", "ttl_s", "visits")
+    __slots__ = ("answer", "created_at", "hit_until", "home", "key", "life", "visits")
 
     def __init__(
         self,
         answer: Answer,
         created_at: float,
-        ttl_s: float | None,
-        expires_at: float,
+        life: float | Entry[Answer] | None,
+        hit_until: float,
         key: str,
         home: Home,
     ) -> None:
         self.answer = answer
         self.created_at = created_at
-        self.ttl_s = ttl_s
-        self.expires_at = expires_at
+        self.life = life
+        self.hit_until = hit_until
         self.visits = 0
         self.key = key
         self.home = home
+
+    @property
+    def ttl_s(self) -> float | None:
+        return self.life.ttl_s if isinstance(self.life, Entry) else self.life
+
+    @property
+    def expires_at(self) -> float:
+        return self.life.expires_at if isinstance(self.life, Entry) else self.hit_until
+
+    @property
+    def terms(self) -> Terms | None:
+        return self.life.terms if isinstance(self.life, Entry) else None
 
 
 class S3Fifo:

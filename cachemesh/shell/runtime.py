@@ -119,7 +119,7 @@ class Runtime:
         owner = owner_of(command.scope, self.state.active_user, command.viewer)
         partition = None if owner is None else self.state.partitions.get(owner)
         resident = None if partition is None else partition.entries.get(command.key)
-        if owner is None or resident is None or command.now >= resident.expires_at:
+        if owner is None or resident is None or command.now >= resident.hit_until:  # type: ignore[attr-defined]  # a Resident
             return None
         answer: Answer = resident.answer
         _visit(resident)

@@ -105,7 +105,7 @@ class SyncCache(Face):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
-                    if resident is not None and resident.expires_at > monotonic():
+                    if resident is not None and resident.hit_until > monotonic():
                         if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                             resident.visits += 1
                         answer: Result[T, E | CacheError] = resident.answer

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import field
 
-from cachemesh.core.carriers import Table
-from cachemesh.core.model import Entry, Failed, Flight, Partition, State
+from cachemesh.core.carriers import Map, Table
+from cachemesh.core.lifetimes import plain_until
+from cachemesh.core.model import Breaker, Entry, Failed, Flight, Mark, Partition, State
 from cachemesh.core.scopes import GLOBAL_OWNER, Owner
 from cachemesh.shell.eviction import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from typing import Self
+
+    from cachemesh.shell.eviction import Home
 
 
 class Census:
@@ -45,7 +48,7 @@ class Residents:
     def insert(self, key: str, entry: Entry[Any]) -> Self:
         resident = self.get(key)
         if resident is None:
-            self.hits[key] = Resident(entry.answer, entry.created_at, entry.ttl_s, entry.expires_at, key, self)
+            self.hits[key] = resident_of(entry, key, self)
             self._census.count += 1
         else:
             rewrite(resident, entry)
@@ -105,7 +108,7 @@ class ShardedResidents(Mapping[str, Resident]):
         shard = self._shards[hash(key) % SHARDS]
         resident = shard.get(key)
         if resident is None:
-            shard[key] = Resident(entry.answer, entry.created_at, entry.ttl_s, entry.expires_at, key, self)
+            shard[key] = resident_of(entry, key, self)
             self._census.count += 1
         else:
             rewrite(resident, entry)
@@ -140,12 +143,23 @@ SHARDING_ABOVE: Final = 131_072
 """A dict of so many entries copies itself in under 10 ms."""
 
 
+def resident_of(entry: Entry[Any], key: str, home: Home) -> Resident:
+    """`entry` as one that lives in `home`."""
+    if entry.terms is None:
+        return Resident(entry.answer, entry.created_at, entry.ttl_s, entry.expires_at, key, home)
+    return Resident(entry.answer, entry.created_at, entry, plain_until(entry), key, home)
+
+
 def rewrite(resident: Resident, entry: Entry[Any]) -> None:
-    """Give `resident` a newer value. A reader without a lock looks at the expiry first, so that is written last."""
+    """Give `resident` a newer value.
+
+    A reader without a lock looks at `hit_until` and then at the answer. So the
+    answer is written first, and whoever sees the new instant sees it too.
+    """
     resident.answer = entry.answer
     resident.created_at = entry.created_at
-    resident.ttl_s = entry.ttl_s
-    resident.expires_at = entry.expires_at
+    resident.life = entry.ttl_s if entry.terms is None else entry
+    resident.hit_until = plain_until(entry)
 
 
 class Partitions(Table[Owner, Partition[Any]]):
@@ -172,7 +186,14 @@ class LiveState(State[Any], frozen=True):
         census = Census()
         flights: Table[int, Flight] = Table()
         kind = Residents if max_entries is not None and max_entries <= SHARDING_ABOVE else ShardedResidents
-        return cls(Partitions(), flights, None, has_store, kind(GLOBAL_OWNER, census), census)
+        marks: Table[tuple[Owner | None, str], Mark] = Table()
+        breakers: Table[str, Breaker] = Table()
+        plain = kind(GLOBAL_OWNER, census)
+        return cls(Partitions(), flights, None, has_store, marks, breakers=breakers, plain=plain, census=census)
+
+    def no_marks(self) -> Map[tuple[Owner | None, str], Mark]:
+        marks: Table[tuple[Owner | None, str], Mark] = Table()
+        return marks
 
     def blank(self, owner: Owner) -> Partition[Any]:
         entries: Any = self.plain if owner == GLOBAL_OWNER else Residents(owner, self.census)
