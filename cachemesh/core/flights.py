@@ -7,6 +7,7 @@ that began later and answered first) strikes it off that list.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
@@ -30,7 +31,6 @@ from cachemesh.core.effects import (
 from cachemesh.core.lifetimes import (
     CLOCK_SKEW_S,
     REFRESH_BACKOFF_S,
-    expiry,
     failure_ttl,
     made,
     rescues,
@@ -82,20 +82,20 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     log: Effects[A] = NO_EFFECTS
     if flight.origin is not None:
         state, log = after_success(state, flight)
-    owner, key, answer = flight.owner, flight.key, command.answer
+    flight_id, owner, key, answer = command.flight_id, flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
-    stores = flight.persist and (directives is None or directives.stores)
-    if partition is None or not stores:
-        return landed(state, flight, partition), (Settle(flight.flight_id, owner, key, answer), *log)
+    if partition is None or not (flight.persist and (directives is None or directives.stores)):
+        return landed(state, flight, partition), (Settle(flight_id, owner, key, answer), *log)
 
+    is_news, again_after = True, 0
     if flight.lifespan is None and not flight.tags and directives is None:
-        is_news, again_after = True, 0
-        entry = Entry(answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
+        now, ttl_s = command.now, flight.ttl_s
+        entry = Entry(answer, now, ttl_s, inf if ttl_s is None else now + ttl_s)
     else:
         entry = entry_of(flight, command)
         is_news = directives is None or not directives.renews
-        again_after = 0 if entry.terms is None else last_mark(state, owner, entry.terms.tags)
-        again_after = again_after if again_after > flight.flight_id else 0
+        last = 0 if entry.terms is None else last_mark(state, owner, entry.terms.tags)
+        again_after = last if last > flight_id else 0
     entries, failures = partition.entries, partition.failures
     is_new = key not in entries
     stored = partition.moved(
@@ -104,10 +104,10 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         without_overtaken(state.flights, partition.flights, flight),
     )
     partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
-    state = state.moved(partitions, state.flights.discard(flight.flight_id))
+    state = state.moved(partitions, state.flights.discard(flight_id))
     return state, (
-        Save(flight.flight_id, owner, key, entry, is_new, is_news),
-        Settle(flight.flight_id, owner, key, answer, None, None, again_after),
+        Save(flight_id, owner, key, entry, is_new, is_news),
+        Settle(flight_id, owner, key, answer, None, None, again_after),
         *log,
     )
 
@@ -381,11 +381,12 @@ def without_overtaken(
     Struck off are fetches that began before it, and every load: what the store
     held is older than what was just fetched.
     """
-    listed = under_way.get(flight.key) or ()
+    key = flight.key
+    listed = under_way.get(key) or ()
     if listed[-1] == flight.flight_id:
-        return under_way.discard(flight.key)
+        return under_way.discard(key)
     later = tuple(each for each in listed if each > flight.flight_id and not is_load(flights, each))
-    return under_way.insert(flight.key, later) if later else under_way.discard(flight.key)
+    return under_way.insert(key, later) if later else under_way.discard(key)
 
 
 def is_load(flights: Map[int, Flight], flight_id: int) -> bool:

@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
+from cachemesh.core.effects import Join, StartFetch
 from cachemesh.core.explain import Explanation, explain
 from cachemesh.core.lifetimes import verdict
 from cachemesh.core.model import BACKGROUND, CACHE_MISS, Breaker, Entry, Failed, Terms
@@ -181,14 +182,14 @@ class Runtime:
                 self._note(trace, command)
             self.state, ordered = reduce_live(self.state, command)
             for effect in ordered:
-                if type(effect) is effects.Join:
-                    live = self.lives[effect.flight_id]
+                if type(effect) is Join:
+                    live = started or self.lives[effect.flight_id]
                     live.waiting += 1
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
-                elif type(effect) is effects.StartFetch:
+                elif type(effect) is StartFetch:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
-                    if plan is not self.default_plan:
+                    if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if effect.source is BACKGROUND:
                         started.is_background = True
@@ -517,12 +518,13 @@ class Runtime:
 
     def _commit_settle(self, effect: effects.Settle[Answer]) -> None:
         live = self._landed(effect.flight_id)
-        live.answer = effect.answer
-        live.fallback = effect.fallback
-        live.rescue = effect.rescue
-        live.asks_again_after = effect.asks_again_after or None
-        if type(effect.answer) is Failure:
-            live.traceback = origin_traceback(effect.answer.failure())
+        answer = live.answer = effect.answer
+        if type(answer) is Failure:
+            live.fallback = effect.fallback
+            live.rescue = effect.rescue
+            live.traceback = origin_traceback(answer.failure())
+        elif effect.asks_again_after:
+            live.asks_again_after = effect.asks_again_after
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
