@@ -54,7 +54,8 @@ class ThreadDomain:
         """What the flight brings to one of its callers. None: ask again."""
         live, plan = boarding.live, boarding.plan
         live.driver = self
-        if boarding.leads and not live.is_load and not plan.is_patient:
+        may_be_left = not plan.is_patient or live.overdue_at is not None
+        if boarding.leads and not live.is_load and may_be_left:
             self._fly_beside(live)
             return self._wait_impatiently(boarding)
         if boarding.leads:
