@@ -113,7 +113,7 @@ def play(happenings: Iterable[Happening], state: State[Any] | None = None) -> tu
     >>> asked, answered = play([Happening(Get("feed", 0.0, 0)), Happening(FetchSucceeded(0, None, 0.0), after_s=0.2)])
     >>> asked.effects
     (StartFetch(flight_id=1, owner=(<CacheScope.GLOBAL: 'global'>, None), key='feed', \
-source=<RefreshSource.CACHE_MISS: 'cache_miss'>, attempt=1), Join(flight_id=1, falls_back=False))
+source=<RefreshSource.CACHE_MISS: 'cache_miss'>, attempt=1), Join(flight_id=1, falls_back=False, reads=True))
     >>> answered.after.partitions.get(GLOBAL_OWNER).entries.get("feed").answer.key
     'feed'
     """
