@@ -222,7 +222,7 @@ def test_a_cell_is_what_its_row_says(missing: Action, fresh: Action, stale: Acti
 def test_the_states_of_a_lifespan_follow_from_the_row(
     missing: Action, fresh: Action, stale: Action, always: bool
 ) -> None:
-    """Who fetches what is missing and serves what is fresh refreshes in time; what has expired is as good as missing."""
+    """Who fetches what is missing and serves what is fresh refreshes in time; what has expired counts as missing."""
     policy = CachePolicy("any", missing, fresh, stale)
     refreshes = missing is Action.FETCH and fresh in SERVING
 

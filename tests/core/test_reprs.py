@@ -59,19 +59,25 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (
         FetchFailed(1, SECRET, 2.0),
-        "FetchFailed(flight_id=1, answer=str, now=2.0, retryable=True, cacheable=True, chance=0.0, "
-        "failure_ttl_s=None, counts=True)",
+        (
+            "FetchFailed(flight_id=1, answer=str, now=2.0, retryable=True, cacheable=True, chance=0.0, "
+            "failure_ttl_s=None, counts=True)"
+        ),
     ),
     (Overdue(1, SECRET, 2.0), "Overdue(flight_id=1, answer=str, now=2.0)"),
     (
         Put("me", SECRET, 1.0, 2, tags=("feed",)),
-        "Put(key='me', answer=str, now=1.0, stamp=2, scope=<CacheScope.GLOBAL: 'global'>, viewer=None, ttl_s=None, "
-        "lifespan=None, tags=('feed',), chance=0.0)",
+        (
+            "Put(key='me', answer=str, now=1.0, stamp=2, scope=<CacheScope.GLOBAL: 'global'>, viewer=None, ttl_s=None, "
+            "lifespan=None, tags=('feed',), chance=0.0)"
+        ),
     ),
     (
         Update("me", SECRET, SECRET, 1.0, 2),
-        "Update(key='me', expected=str, answer=str, now=1.0, stamp=2, scope=<CacheScope.GLOBAL: 'global'>, "
-        "viewer=None)",
+        (
+            "Update(key='me', expected=str, answer=str, now=1.0, stamp=2, scope=<CacheScope.GLOBAL: 'global'>, "
+            "viewer=None)"
+        ),
     ),
     (Loaded(1, 2.0, ENTRY, FAILED), "Loaded(flight_id=1, now=2.0, entry=Entry, failed=Failed)"),
     (Loaded(1, 2.0), "Loaded(flight_id=1, now=2.0, entry=NoneType, failed=NoneType)"),
