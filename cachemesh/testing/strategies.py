@@ -205,7 +205,8 @@ class _World:
         for effect in moment.effects:
             if isinstance(effect, AskAgain):
                 for asked, owner in self.waiting.pop(effect.flight_id, ()):
-                    yield replace(self.again(asked, owner), asked_store=True)
+                    again = self.again(asked, owner)
+                    yield replace(again, asked_store=True) if isinstance(again, Get) else again
             elif isinstance(effect, Settle) and effect.asks_again_after:
                 for asked, owner in self.waiting.pop(effect.flight_id, ()):
                     if asked.flight_id > effect.asks_again_after:
@@ -646,7 +647,9 @@ def _stored_entries() -> SearchStrategy[Entry[Any]]:
 def _stored_terms() -> SearchStrategy[Terms]:
     """What a store may hold of an entry's terms: with both windows or none, and with no stamp."""
     windows = st.just((None, None)) | st.tuples(seconds(), seconds())
-    return st.builds(lambda both, ageing_at, tags: Terms(*both, ageing_at, tags), windows, seconds(), tags())
+    return st.builds(
+        lambda both, ageing_at, marked: Terms(both[0], both[1], ageing_at, marked), windows, seconds(), tags()
+    )
 
 
 def _stored_failures() -> SearchStrategy[Failed[Any]]:

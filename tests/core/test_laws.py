@@ -474,10 +474,11 @@ def test_the_sixth_policy_does_as_its_row_says(history: History) -> None:
             else:
                 assert all(not each.hit or each.answer == there.answer for each in moment.listed(Reply))
                 assert all(each.falls_back for each in moment.listed(Join))
-        for settled in moment.listed(Settle) if isinstance(moment.command, FetchFailed) else ():
-            owner, now = settled.owner, moment.command.now
-            there = entry_at(moment.before, (owner, settled.key))
-            usable = stands_in(there, now, moment.before, owner)
+        if not isinstance(command, FetchFailed):
+            continue
+        for settled in moment.listed(Settle):
+            there = entry_at(moment.before, (settled.owner, settled.key))
+            usable = stands_in(there, command.now, moment.before, settled.owner)
             assert settled.fallback == (there.answer if usable else None)
 
 
@@ -495,7 +496,7 @@ def test_tt7_no_answer_is_older_than_its_ttl_and_the_window_given(history: Histo
             assert now < lives.get(answer, inf)
         for where, kept in entries_in(moment.after):
             terms = kept.terms
-            if terms is None or terms.serve_stale_s is None:
+            if terms is None or terms.serve_stale_s is None or terms.stale_if_error_s is None:
                 lives.pop(kept.answer, None)
                 continue
             longest_s = inf if kept.ttl_s is None else kept.ttl_s + max(terms.serve_stale_s, terms.stale_if_error_s)
@@ -545,9 +546,12 @@ def test_whoever_asked_after_a_mark_is_not_told_what_was_begun_before_it(history
         command = moment.command
         if isinstance(command, MarkTag):
             marked.extend((owner, command.tag, command.stamp) for owner in owners_marked(moment))
-        for joined in moment.listed(Join):
-            asked.setdefault(joined.flight_id, []).append(moment.command.flight_id)
-        for settled in moment.listed(Settle) if isinstance(command, FetchSucceeded) else ():
+        elif isinstance(command, Get | Refresh):
+            for joined in moment.listed(Join):
+                asked.setdefault(joined.flight_id, []).append(command.flight_id)
+        if not isinstance(command, FetchSucceeded):
+            continue
+        for settled in moment.listed(Settle):
             flight = moment.before.flights.get(settled.flight_id)
             assert flight is not None
             tags = {*flight.tags, *(() if command.directives is None else command.directives.tags)}
@@ -589,10 +593,9 @@ def test_fc7_one_fetch_at_a_time_tries_an_origin_that_is_left_alone(history: His
             if breaker_before is None or breaker_before.open_until is None:
                 continue
             for begun in moment.listed(StartFetch):
-                breaker = moment.after.breakers.get(command.origin.name)
-                assert breaker is not None
-                assert breaker_before.probe is None
-                assert breaker.probe == begun.flight_id
+                tried = moment.after.breakers.get(command.origin.name)
+                assert tried is not None
+                assert (breaker_before.probe, tried.probe) == (None, begun.flight_id)
                 assert command.now >= breaker_before.open_until
 
 
