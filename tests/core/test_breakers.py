@@ -223,7 +223,8 @@ def test_what_was_asked_before_is_not_tried_again() -> None:
 
 
 def test_fc7_exactly_one_of_a_thousand_tries_it() -> None:
-    here, asked = state(**OPEN), []
+    here = state(**OPEN)
+    asked: list[Any] = []
     for number in range(1, 1001):
         here, effects = reduce(here, get(f"key {number}", 130.0, number))
         if number == 1:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pytest
 from hypothesis import example
 from hypothesis import strategies as st
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from cachemesh.core import (
     GLOBAL_OWNER,
@@ -69,6 +69,7 @@ from cachemesh.core import (
 from cachemesh.core.carriers import Map, Table
 from cachemesh.core.lifetimes import stands_in, verdict
 from cachemesh.core.scopes import owner_of, visible_owners
+from cachemesh.core.tags import MOST_MARKS
 from cachemesh.shell.tables import LiveState
 from cachemesh.testing.strategies import KEYS, Happening, Moment, Stamp, commands, happenings, histories, play
 from tests.core.rows import law, members
@@ -643,6 +644,14 @@ def live(*, has_store: bool) -> State[Any]:
 
 @pytest.mark.parametrize("carrier", [transient, live])
 @law(listed=happenings() | happenings(dense=True), has_store=st.booleans())
+@example(
+    listed=[
+        Happening(Put("feed", None, 0.0, 0)),
+        Happening(Put("me", None, 0.0, 0)),
+        Happening(Evict(GLOBAL_OWNER, "feed")),
+    ],
+    has_store=False,
+)
 def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_store: bool) -> None:
     kept = play(listed, State(has_store=has_store))
     changed = play(listed, carrier(has_store=has_store))
@@ -651,6 +660,20 @@ def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_stor
     if kept:
         assert plain(kept[-1].after) == plain(changed[-1].after)
         assert type(changed[-1].after) is not State
+
+
+@pytest.mark.parametrize("carrier", [State, transient, live])
+def test_all_carriers_give_up_marks_that_are_too_many(carrier: Any) -> None:
+    state: State[Any] = carrier(has_store=False)
+    marks = state.marks
+    for number in range(1, MOST_MARKS + 1):
+        marks = marks.insert((None, f"tag {number}"), Mark(stale_stamp=number, stale_at=0.0))
+    state = replace(state, marks=marks)
+
+    state, _ = reduce(state, MarkTag("red", 1.0, MOST_MARKS + 1))
+    assert (dict(state.marks.items()), state.marks_floor) == ({}, Mark(MOST_MARKS + 1, 1.0))
+    state, _ = reduce(state, MarkTag("red", 2.0, MOST_MARKS + 2, is_soft=True))
+    assert dict(state.marks.items()) == {(None, "red"): Mark(stale_stamp=MOST_MARKS + 2, stale_at=2.0)}
 
 
 # What the laws are said in

@@ -127,8 +127,9 @@ def test_an_update_of_something_else_is_refused() -> None:
 
 def test_what_is_expected_is_the_very_same_object() -> None:
     """The core compares no answers: they are opaque, and comparing them may be anything."""
-    there, alike = Directives(), Directives()
-    before: Any = state(entries={"feed": entry(there)})  # type: ignore[arg-type]  # an answer is opaque
+    there: Any = Directives()
+    alike: Any = Directives()
+    before = state(entries={"feed": entry(there)})
 
     assert run(before, Update("feed", alike, "mine", NOW, 7))[1] == (Refuse(Refusal.CHANGED),)
     assert isinstance(run(before, Update("feed", there, "mine", NOW, 7))[1][0], Save)
