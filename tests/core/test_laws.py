@@ -28,6 +28,7 @@ from cachemesh.core import (
     CancelFetch,
     Clear,
     ClearScope,
+    Directives,
     Effect,
     EndSession,
     Entry,
@@ -539,6 +540,17 @@ def test_nothing_of_a_marked_tag_is_ever_answered_unless_it_was_begun_after_the_
 
 
 @law(histories() | histories(dense=True))
+@example(
+    play(
+        [
+            Happening(Get("feed", 0.0, 0)),
+            Happening(MarkTag("red", 0.0, 0)),
+            Happening(Get("feed", 0.0, 0)),
+            Happening(MarkTag("red", 0.0, 0)),
+            Happening(FetchSucceeded(0, None, 0.0, directives=Directives(tags=("red",)))),
+        ],
+    ),
+)
 def test_whoever_asked_after_a_mark_is_not_told_what_was_begun_before_it(history: History) -> None:
     """Whether the flight knew its tags when they joined, or the answer brought them."""
     marked: list[tuple[Owner | None, str, int]] = []
