@@ -112,7 +112,7 @@ class InvalidKey(CacheError):
 
 
 class InvalidTtl(CacheError):
-    """A ttl must be None or a finite number of seconds from 0 to a century."""
+    """A ttl, or another duration, must be None or a finite number of seconds from 0 to a century."""
 
     def __init__(self, value: object) -> None:
         super().__init__(value)
@@ -126,6 +126,33 @@ class InvalidOption(CacheError):
         super().__init__(option, got)
         self.option = option
         self.got = got
+
+
+class CircuitOpen(CacheError):
+    """The origin `origin` has failed too often of late: it is left alone until `until`, in seconds since the epoch."""
+
+    def __init__(self, origin: str, until: float) -> None:
+        super().__init__(origin, until)
+        self.origin = origin
+        self.until = until
+
+
+class ValueNotCopied(CacheError):
+    """The value under `key` could not be copied or frozen: `error` is what the copier raised."""
+
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(key, error)
+        self.key = key
+        self.error = error
+
+
+class UpdateRaised(CacheError):
+    """The function of an `update` raised: `error` is the exception. The value under `key` is as it was."""
+
+    def __init__(self, key: str, error: Exception) -> None:
+        super().__init__(key, error)
+        self.key = key
+        self.error = error
 
 
 class FetchTimeout(CacheError):

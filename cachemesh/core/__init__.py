@@ -65,6 +65,7 @@ from cachemesh.core.effects import (
     TagMarked,
     WaitUntil,
 )
+from cachemesh.core.explain import Ending, Explanation, explain
 from cachemesh.core.model import (
     Ancestor,
     Breaker,
@@ -113,8 +114,10 @@ __all__ = [
     "Effect",
     "Effects",
     "EndSession",
+    "Ending",
     "Entry",
     "Evict",
+    "Explanation",
     "Failed",
     "FetchAborted",
     "FetchFailed",
@@ -167,5 +170,6 @@ __all__ = [
     "Update",
     "WaitUntil",
     "WaitedLong",
+    "explain",
     "reduce",
 ]

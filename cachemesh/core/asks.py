@@ -140,7 +140,7 @@ def begin_or_join(
 ) -> Step[A]:
     """Wait for a flight: the one under way that may answer `command`, or a new one."""
     reads = falls_back = False
-    if isinstance(command, Get):
+    if type(command) is Get:
         reads = kind is not BYPASS_FLIGHT
         falls_back = command.policy.after_failure is SERVE_STALE
     if partition is None:

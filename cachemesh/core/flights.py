@@ -7,6 +7,7 @@ that began later and answered first) strikes it off that list.
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
@@ -30,7 +31,6 @@ from cachemesh.core.effects import (
 from cachemesh.core.lifetimes import (
     CLOCK_SKEW_S,
     REFRESH_BACKOFF_S,
-    expiry,
     failure_ttl,
     made,
     rescues,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from cachemesh.core.carriers import Map
     from cachemesh.core.commands import (
         Abandoned,
+        Directives,
         DomainClosed,
         FetchFailed,
         FetchSucceeded,
@@ -82,35 +83,44 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     log: Effects[A] = NO_EFFECTS
     if flight.origin is not None:
         state, log = after_success(state, flight)
-    owner, key, answer = flight.owner, flight.key, command.answer
+    flight_id, owner, key, answer = command.flight_id, flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
-    stores = flight.persist and (directives is None or directives.stores)
-    if partition is None or not stores:
-        tags = flight.tags if directives is None else (*flight.tags, *directives.tags)
-        settle = Settle(flight.flight_id, owner, key, answer, None, None, asks_again_after(state, flight, tags))
+    if partition is None or not (flight.persist and (directives is None or directives.stores)):
+        again_after = 0
+        if flight.tags or directives is not None:
+            again_after = asks_again_after(state, flight, tags_of(flight, directives))
+        settle = Settle(flight_id, owner, key, answer, None, None, again_after)
         return landed(state, flight, partition), (settle, *log)
 
     entries, failures = partition.entries, partition.failures
-    is_new = key not in entries
+    is_news, again_after = True, 0
     if flight.lifespan is None and not flight.tags and directives is None:
-        is_news, again_after = True, 0
-        entry = Entry(answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
+        now, ttl_s = command.now, flight.ttl_s
+        entry = Entry(answer, now, ttl_s, inf if ttl_s is None else now + ttl_s)
     else:
         entry = entry_of(flight, command, entries.get(key))
         is_news = directives is None or not directives.renews
         again_after = 0 if entry.terms is None else asks_again_after(state, flight, entry.terms.tags)
+    is_new = key not in entries
     stored = partition.moved(
         entries.insert(key, entry),
         failures.discard(key) if key in failures else failures,
         without_overtaken(state.flights, partition.flights, flight),
     )
     partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
-    state = state.moved(partitions, state.flights.discard(flight.flight_id))
+    state = state.moved(partitions, state.flights.discard(flight_id))
     return state, (
-        Save(flight.flight_id, owner, key, entry, is_new, is_news),
-        Settle(flight.flight_id, owner, key, answer, None, None, again_after),
+        Save(flight_id, owner, key, entry, is_new, is_news),
+        Settle(flight_id, owner, key, answer, None, None, again_after),
         *log,
     )
+
+
+def tags_of(flight: Flight, directives: Directives | None) -> tuple[str, ...]:
+    """The tags that its callers gave to the answer of `flight`, and those that it brought along."""
+    if directives is None:
+        return flight.tags
+    return (*flight.tags, *(tag for tag in directives.tags if tag not in flight.tags))
 
 
 def asks_again_after(state: State[A], flight: Flight, tags: tuple[str, ...]) -> int:
@@ -126,12 +136,12 @@ def entry_of(flight: Flight, command: FetchSucceeded[A], before: Entry[A] | None
 
     One that only renews what was there `before` leaves its tags and its validator.
     """
-    ttl_s, lifespan, tags, validator = flight.ttl_s, flight.lifespan, flight.tags, None
+    ttl_s, lifespan, validator = flight.ttl_s, flight.lifespan, None
     directives = command.directives
+    tags = tags_of(flight, directives)
     if directives is not None:
         if directives.sets_ttl:
             ttl_s, lifespan = directives.ttl_s, directives.lifespan or lifespan
-        tags = (*tags, *(tag for tag in directives.tags if tag not in tags))
         validator = directives.validator
         if directives.renews and before is not None and before.terms is not None:
             tags = (*tags, *(tag for tag in before.terms.tags if tag not in tags))
@@ -405,11 +415,12 @@ def without_overtaken(
     Struck off are fetches that began before it, and every load: what the store
     held is older than what was just fetched.
     """
-    listed = under_way.get(flight.key) or ()
+    key = flight.key
+    listed = under_way.get(key) or ()
     if listed[-1] == flight.flight_id:
-        return under_way.discard(flight.key)
+        return under_way.discard(key)
     later = tuple(each for each in listed if each > flight.flight_id and not is_load(flights, each))
-    return under_way.insert(flight.key, later) if later else under_way.discard(flight.key)
+    return under_way.insert(key, later) if later else under_way.discard(key)
 
 
 def is_load(flights: Map[int, Flight], flight_id: int) -> bool:

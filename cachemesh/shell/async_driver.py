@@ -46,6 +46,9 @@ class AsyncDomain:
         """What the flight brings to one of its callers. None: ask again."""
         live = boarding.live
         if not live.is_over:
+            plan = boarding.plan
+            if not (plan.soft_s is None and plan.hard_s is None) and not live.is_load:
+                return await self._wait_impatiently(boarding)
             waiter = self._running_loop().create_future()
             live.waiters.append(waiter)
             try:
@@ -54,6 +57,43 @@ class AsyncDomain:
                 self._leave(boarding)
                 raise
         return self.told(boarding)
+
+    async def _wait_impatiently(self, boarding: Boarding) -> Answer | None:
+        """`wait`, for as long as the caller's timeouts allow."""
+        plan, runtime = boarding.plan, self._runtime
+        try:
+            if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+                if await self._is_over_within(boarding, plan.soft_s):
+                    return self.told(boarding)
+                answer = runtime.waited_long(boarding)
+                if answer is not None:
+                    boarding.live.is_background = True
+                    self._leave(boarding)
+                    return answer
+            if await self._is_over_within(boarding, plan.hard_s):
+                return self.told(boarding)
+            answer = runtime.gave_up(boarding)
+        except BaseException:
+            self._leave(boarding)
+            raise
+        self._leave(boarding)
+        return answer
+
+    async def _is_over_within(self, boarding: Boarding, seconds: float | None) -> bool:
+        """Whether the flight is over `seconds` after its caller asked; None waits for as long as it takes."""
+        live, loop = boarding.live, self._running_loop()
+        waiter = loop.create_future()
+        live.waiters.append(waiter)
+        alarm = None
+        if seconds is not None:
+            left_s = boarding.asked.now + seconds - self._runtime.time.now()
+            alarm = loop.call_later(max(0.0, left_s), _wake_up, waiter)
+        try:
+            await waiter
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        return live.is_over
 
     def told(self, boarding: Boarding) -> Answer | None:
         """What a flight that is over brings to one of its callers. None: ask again."""
@@ -92,6 +132,9 @@ class AsyncDomain:
             live.handle = loop.create_task(journey, context=context)
         if not live.is_over:
             self._journeys.add(live)
+            if live.overdue_at is not None:
+                left_s = max(0.0, live.overdue_at - self._runtime.time.now())
+                live.alarm = loop.call_later(left_s, self._runtime.overdue, live)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` behind everybody's back, and keep it from being collected."""
@@ -111,7 +154,7 @@ class AsyncDomain:
         answer: Answer
         try:
             while True:
-                if live.options.attempt_timeout_s is None:
+                if live.plan.attempt_timeout_s is None:
                     try:
                         got = live.fetch()
                         if type(got) is CoroutineType or isawaitable(got):
@@ -121,11 +164,8 @@ class AsyncDomain:
                     else:
                         answer = got if type(got) is Success else judged(got, live.key)
                 else:
-                    answer = await self._attempt_within(live, live.options.attempt_timeout_s)
-                if type(answer) is Success:
-                    runtime.succeeded(live, answer)
-                    break
-                delay_s = runtime.failed(live, answer)
+                    answer = await self._attempt_within(live, live.plan.attempt_timeout_s)
+                delay_s = runtime.answered(live, answer)
                 if delay_s is None:
                     break
                 await asyncio.sleep(delay_s)
@@ -184,6 +224,8 @@ class AsyncDomain:
 
     def _wake(self, live: LiveFlight) -> None:
         self._journeys.discard(live)
+        if live.alarm is not None:
+            live.alarm.cancel()
         if not live.waiters:
             live.is_over = True
             return
@@ -222,3 +264,8 @@ class AsyncDomain:
         others = tasks - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=CLOSE_GRACE_S)
+
+
+def _wake_up(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

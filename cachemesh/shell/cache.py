@@ -4,33 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from asyncio import get_running_loop
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from returns.result import Failure, Result, Success
 
-from cachemesh.core import commands
+from cachemesh.core.commands import DomainClosed
 from cachemesh.core.model import RefreshSource
-from cachemesh.core.policies import SERVE, SERVE_STALE, CachePolicy
-from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
+from cachemesh.core.policies import BYPASS, SERVE, SERVE_STALE, CachePolicy
+from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
+from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
-from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
-from cachemesh.shell.options import RetryOptions
-from cachemesh.shell.ports import DEFAULT, Clock, Default, Fetcher, Store, TokenFetcher, TokenKeeperAdapter, Ttl
+from cachemesh.shell.options import BreakerOptions, RetryOptions
+from cachemesh.shell.provenance import Refused, Served, Trace
 from cachemesh.shell.runtime import Runtime
+from cachemesh.shell.settings import DEFAULT_BREAKERS, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import random
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from cachemesh.shell.live import Wish
+    from cachemesh.core import commands
+    from cachemesh.shell.durations import Duration, Ttl
+    from cachemesh.shell.lifetime import Lifetime
+    from cachemesh.shell.live import Plan, Wish
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import (
+        Clock,
+        Fetcher,
+        FetchMany,
+        Store,
+        TokenFetcher,
+        TokenKeeperAdapter,
+    )
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -65,15 +82,30 @@ class Cache(Face):
         self,
         *,
         store: Store | None = None,
-        default_ttl: Ttl = None,
+        default_ttl: Ttl | Lifetime = None,
         clock: Clock | None = None,
         logger: CacheLogger | None = None,
         retry: RetryOptions = RetryOptions.NO_RETRY,
         cache_failures: bool = False,
         token_keeper: TokenKeeperAdapter | None = None,
         max_entries: int | None = 65_536,
+        max_flight_age: Duration | None = None,
+        breakers: BreakerOptions | Mapping[str, BreakerOptions] = DEFAULT_BREAKERS,
+        copy_on_read: bool | Callable[[Any], Any] = False,
+        freeze: Callable[[Any], Any] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        settings = settings_of(default_ttl, retry, cache_failures, max_entries)
+        settings = Settings(
+            default_ttl=default_ttl,
+            retry=retry,
+            cache_failures=cache_failures,
+            max_entries=max_entries,
+            max_flight_age=max_flight_age,
+            breakers=breakers,
+            copy_on_read=copy_on_read,
+            freeze=freeze,
+            rng=rng,
+        )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain: AsyncDomain | None = None
         self._domains: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncDomain] = weakref.WeakKeyDictionary()
@@ -84,28 +116,25 @@ class Cache(Face):
         fetch: Fetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        always_revalidate: bool = False,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
     ) -> Result[T, E | CacheError]:
         """The value under `key`, from the cache or from `fetch`, as `policy` decides.
 
         `ttl`: how long a value fetched by this call stays fresh, in seconds or
-        as a timedelta; a hit does not look at it. `cache_failures`: True also
-        remembers a failed fetch (for the ttl, 60 s at the most); False neither
-        remembers one nor is answered from one. `always_revalidate`:
-        stale_while_revalidate refreshes in the background even what is fresh.
+        as a timedelta, or a `Lifetime`; a hit does not look at it. The other
+        options are those of `GetOptions`.
 
         All who ask for a key at the same time share one fetch; a caller who is
-        cancelled takes no one down. Failures: what `fetch` failed with, as it
-        is; `FetchRaised`, `InvalidFetchResult`, `FetchTimeout`,
-        `FetchCancelled`, `ReentrantFetch`; `CacheMiss` and `CacheExpired` from
-        cache_only; `NoActiveUser`; `InvalidKey`, `InvalidTtl`, `InvalidOption`;
-        `CacheClosed`.
+        cancelled takes no one down. A fetcher may return `Success(Fresh(...))`,
+        `Success(DoNotCache(...))` and, where it is `conditional` and is handed a
+        `Previous`, `Success(NotModified())`. Failures: what `fetch` failed with,
+        as it is; `FetchRaised`, `InvalidFetchResult`, `FetchTimeout`,
+        `FetchCancelled`, `ReentrantFetch`, `CircuitOpen`; `CacheMiss` and
+        `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
+        `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if scope is GLOBAL and always_revalidate is False:
+        if not options:
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -115,8 +144,64 @@ class Cache(Face):
                         return resident.answer
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
-        answer = self._get(key, fetch, policy, ttl, retry, cache_failures, always_revalidate, scope)
-        return await self._ride(answer) if type(answer) is Boarding else answer
+        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        return answer if self._copies is None else self._copies(key, answer)
+
+    async def get_served(
+        self,
+        key: str,
+        fetch: Fetcher[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> Result[Served[T], Refused[E | CacheError]]:
+        """`get`, with where the answer came from, how old it is, and the rows of the policy that decided."""
+        trace = Trace()
+        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)), trace)
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        if self._copies is not None:
+            given = self._copies(key, answer)
+            return trace.result(answer, self._runtime.time.now(), given)
+        return trace.result(answer, self._runtime.time.now(), answer)
+
+    async def get_many(
+        self,
+        keys: Iterable[str],
+        fetch_many: FetchMany[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> dict[str, Result[T, E | CacheError]]:
+        """`get` for each of `keys`, in their order, with one call of `fetch_many` for all that are to be fetched.
+
+        `fetch_many` is handed those keys and answers a `Result` for each; a
+        `Failure` in place of the mapping is everybody's, and a key it leaves out
+        has `InvalidFetchResult`. It shares fetches with single gets, and each
+        key is cached, retried and refused on its own. A key that is no str has
+        `InvalidKey` as its answer.
+        """
+        answers: dict[str, Any] = dict.fromkeys(keys)
+        missing: Iterable[str] = answers
+        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+            now, plain = monotonic(), self._plain
+            left = []
+            for key in answers:
+                resident = plain.get(key)
+                if resident is None or resident.hit_until <= now:
+                    left.append(key)
+                else:
+                    if resident.visits < 3:  # noqa: PLR2004 (as in `get`)
+                        resident.visits += 1
+                    answers[key] = resident.answer
+            missing = left
+        if missing:
+            answers.update(await self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
+        return answers
 
     async def get_authenticated(
         self,
@@ -124,11 +209,8 @@ class Cache(Face):
         fetch: TokenFetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        always_revalidate: bool = False,
-        scope: CacheScope = CacheScope.USER,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
     ) -> Result[T, E | CacheError]:
         """`get` with a fetcher that is handed a valid token by the cache's token keeper.
 
@@ -144,43 +226,46 @@ class Cache(Face):
             AuthenticatedFetch(self._keeper, awaiting_results(fetch)),
             policy,
             ttl,
-            retry,
-            self._keeps_failures(scope, cache_failures),
-            always_revalidate,
-            scope,
+            self._authenticated(dict(options)),
         )
-        return await self._ride(answer) if type(answer) is Boarding else answer
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        return answer if self._copies is None else self._copies(key, answer)
 
     async def refresh(
         self,
         key: str,
         fetch: Fetcher[T, E],
         *,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """Fetch whatever is cached, store the value and tell the watchers. Joins a fetch of `key` that is under way.
 
         Failures: those of `get` that concern a fetch.
         """
-        answer = self._refresh(RefreshSource.REFRESH, key, fetch, ttl, retry, cache_failures, scope)
-        return await self._ride(answer) if type(answer) is Boarding else answer
+        answer = self._refresh(
+            RefreshSource.REFRESH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
+        )
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        return answer if self._copies is None else self._copies(key, answer)
 
     async def prefetch(
         self,
         key: str,
         fetch: Fetcher[T, E],
         *,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
-        answer = self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, retry, cache_failures, scope)
-        return await self._ride(answer) if type(answer) is Boarding else answer
+        answer = self._refresh(
+            RefreshSource.PREFETCH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
+        )
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        return answer if self._copies is None else self._copies(key, answer)
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> Watch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -240,72 +325,94 @@ class Cache(Face):
     def _get(
         self,
         key: str,
-        fetch: Callable[[], Any],
+        fetch: Callable[..., Any],
         policy: CachePolicy,
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        always_revalidate: bool,
-        scope: CacheScope,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+        trace: Trace | None = None,
     ) -> Answer | Boarding:
         """The answer to a get that is no plain hit, or the flight to wait for."""
-        runtime, domain = self._runtime, self._here()
-        is_alike = scope is GLOBAL and type(key) is str and always_revalidate is False
-        wish = (policy, ttl, retry, cache_failures)
-        if is_alike and key in runtime.alike:
-            live = runtime.boarding_alike(key, wish, domain.domain_id)
-            if live is not None:
-                live.waiting += 1
-                falls_back = policy.after_failure is SERVE_STALE
-                return Boarding(live, falls_back, False, live.asked, live.fetch, live.options)
-        command = self._get_command(key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain.domain_id)
-        if type(command) is Failure:
-            return command
-        if not is_alike or not runtime.reads_plainly:
-            answer = runtime.hit(command)
-            if answer is not None:
-                return answer
-        options = runtime.default_options if isinstance(retry, Default) else retry
-        return self._ask(command, fetch, options, domain, wish if is_alike else None)
+        runtime, domain = self._runtime, self._domain
+        if domain is None or domain.loop() is not get_running_loop():
+            domain = self._here()
+        if call is NO_OPTIONS and trace is None:
+            wish = (policy, ttl)
+            if key.__class__ is str and key in runtime.alike:
+                live = runtime.boarding_alike(key, wish, domain.domain_id)
+                if live is not None:
+                    live.waiting += 1
+                    falls_back = policy.after_failure is SERVE_STALE
+                    reads = policy.missing is not BYPASS
+                    return Boarding(live, falls_back, reads, False, live.asked, live.fetch, live.plan)
+            command = self._plain_get(key, policy, ttl, domain.domain_id)
+            if command is not None:
+                answer = None if runtime.reads_plainly else runtime.hit(command)
+                return self._ask(command, fetch, runtime.default_plan, domain, wish) if answer is None else answer
+        asked = self._get_command(key, policy, ttl, call, domain.domain_id)
+        if isinstance(asked, Failure):
+            return asked
+        command, plan = asked
+        answer = runtime.hit(command) if trace is None else None
+        return self._ask(command, fetch, plan, domain, None, trace) if answer is None else answer
+
+    async def _get_many(
+        self,
+        keys: list[str],
+        fetch_many: Callable[..., Any],
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+    ) -> dict[str, Answer]:
+        """The answers to gets that are no plain hits: each rides on its own, and their fetches are made together."""
+        batch = Batch(fetch_many, get_running_loop())
+        answers: dict[str, Answer] = {}
+        boarded: list[tuple[str, Boarding]] = []
+        for key in keys:
+            answer = self._get(key, batch.fetch(key), policy, ttl, call)
+            if type(answer) is Boarding:
+                boarded.append((key, answer))
+            else:
+                answers[key] = answer if self._copies is None else self._copies(key, answer)
+        if boarded:
+            answers.update(await self._ride_together(boarded))
+        return answers
 
     def _refresh(
         self,
         source: RefreshSource,
         key: str,
-        fetch: Callable[[], Any],
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        scope: CacheScope,
+        fetch: Callable[..., Any],
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
     ) -> Answer | Boarding:
         """The flight of a refresh to wait for, or its answer where there is nothing to wait for."""
         domain = self._here()
-        command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain.domain_id)
-        if type(command) is Failure:
-            return command
-        options = self._runtime.default_options if isinstance(retry, Default) else retry
-        return self._ask(command, fetch, options, domain)
+        asked = self._refresh_command(source, key, ttl, call, domain.domain_id)
+        return asked if isinstance(asked, Failure) else self._ask(asked[0], fetch, asked[1], domain)
 
     def _ask(
         self,
         command: commands.Get | commands.Refresh,
-        fetch: Callable[[], Any],
-        options: RetryOptions,
+        fetch: Callable[..., Any],
+        plan: Plan,
         domain: AsyncDomain,
         wish: Wish | None = None,
+        trace: Trace | None = None,
     ) -> Answer | Boarding:
         runtime = self._runtime
-        answer = runtime.ask(command, fetch, options, wish)
+        answer = runtime.ask(command, fetch, plan, wish, trace)
         if type(answer) is not Boarding:
             behind = runtime.unmanned(command)
             if behind is not None:
                 domain.launch(behind)
             return answer
+        if trace is not None:
+            trace.boarded(answer.live, leads=answer.leads)
         if answer.leads:
             domain.launch(answer.live)
             live = answer.live
             if live.is_over:
-                if type(live.answer) is Success:
+                if type(live.answer) is Success and live.asks_again_after is None:
                     return live.answer
                 told = domain.told(answer)
                 return answer if told is None else told
@@ -319,10 +426,22 @@ class Cache(Face):
             if told is not None:
                 return told
             again = self._runtime.asked_again(boarding)
-            answer = self._ask(again, boarding.fetch, boarding.options, domain)
+            answer = self._ask(again, boarding.fetch, boarding.plan, domain, None, boarding.trace)
             if type(answer) is not Boarding:
                 return answer
             boarding = answer
+
+    async def _ride_together(self, boarded: list[tuple[str, Boarding]]) -> dict[str, Answer]:
+        """Wait for many flights at once. Whoever is cancelled leaves all of them."""
+        rides = {key: asyncio.ensure_future(self._ride(boarding)) for key, boarding in boarded}
+        try:
+            await asyncio.wait(rides.values())
+        except BaseException:
+            for ride in rides.values():
+                ride.cancel()
+            raise
+        given = {key: ride.result() for key, ride in rides.items()}
+        return given if self._copies is None else {key: self._copies(key, each) for key, each in given.items()}
 
     def _here(self) -> AsyncDomain:
         """The domain of the running event loop."""
@@ -347,4 +466,4 @@ class Cache(Face):
 def _loop_is_gone(runtime: weakref.ref[Runtime], domain_id: int) -> None:
     alive = runtime()
     if alive is not None:
-        alive.dispatch(commands.DomainClosed(domain_id))
+        alive.dispatch(DomainClosed(domain_id))

@@ -19,9 +19,10 @@ class Timekeeper:
     no setting of the wall clock moves.
     """
 
-    __slots__ = ("epoch_offset", "now", "sleep")
+    __slots__ = ("epoch_offset", "is_own", "now", "sleep")
 
     def __init__(self, clock: Clock | None, report: Callable[[Exception], None]) -> None:
+        self.is_own = clock is None
         self.now: Clock = time.monotonic if clock is None else GuardedClock(clock, report)
         self.epoch_offset = time.time() - time.monotonic() if clock is None else 0.0
         self.sleep: Callable[[float], object] = getattr(clock, "sleep", time.sleep)

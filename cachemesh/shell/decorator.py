@@ -5,28 +5,31 @@ from __future__ import annotations
 import functools
 import inspect
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
 from returns.future import FutureResult
 from returns.result import Failure, Result
 
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope
-from cachemesh.errors import CacheError, InvalidKey
+from cachemesh.errors import CacheError, InvalidKey, InvalidOption
 from cachemesh.shell.cache import Cache
+from cachemesh.shell.call import Call, GetOptions, call_of
+from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face
 from cachemesh.shell.key_template import KeyTemplate
 from cachemesh.shell.method import Method, is_in_class
-from cachemesh.shell.ports import DEFAULT, Default, Ttl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from returns.io import IOResult
 
+    from cachemesh.shell.durations import Ttl
     from cachemesh.shell.eviction import Resident
-    from cachemesh.shell.options import RetryOptions
+    from cachemesh.shell.lifetime import Lifetime
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import Directed
     from cachemesh.shell.sync_cache import SyncCache
 
 P = ParamSpec("P")
@@ -97,18 +100,18 @@ class AsyncDecorator(Protocol):
     """What `cached` gives for a `Cache`."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, Result[T, E]]]) -> CachedAsync[P, T, E]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, Result[Directed[T], E]]]) -> CachedAsync[P, T, E]: ...
     @overload
-    def __call__(self, function: Callable[P, FutureResult[T, E]]) -> CachedFuture[P, T, E]: ...
+    def __call__(self, function: Callable[P, FutureResult[Directed[T], E]]) -> CachedFuture[P, T, E]: ...
 
 
 class SyncDecorator(Protocol):
     """What `cached` gives for a `SyncCache`."""
 
     @overload
-    def __call__(self, function: Callable[P, Result[T, E]]) -> CachedSync[P, T, E]: ...
+    def __call__(self, function: Callable[P, Result[Directed[T], E]]) -> CachedSync[P, T, E]: ...
     @overload
-    def __call__(self, function: Callable[P, IOResult[T, E]]) -> CachedSync[P, T, E]: ...
+    def __call__(self, function: Callable[P, IOResult[Directed[T], E]]) -> CachedSync[P, T, E]: ...
 
 
 @overload
@@ -117,11 +120,8 @@ def cached(
     *,
     key: str | Callable[..., str],
     policy: CachePolicy = ...,
-    ttl: Ttl | Default = ...,
-    retry: RetryOptions | Default = ...,
-    cache_failures: bool | Default = ...,
-    always_revalidate: bool = ...,
-    scope: CacheScope = ...,
+    ttl: Ttl | Lifetime | Default = ...,
+    **options: Unpack[GetOptions],
 ) -> AsyncDecorator: ...
 @overload
 def cached(
@@ -129,22 +129,16 @@ def cached(
     *,
     key: str | Callable[..., str],
     policy: CachePolicy = ...,
-    ttl: Ttl | Default = ...,
-    retry: RetryOptions | Default = ...,
-    cache_failures: bool | Default = ...,
-    always_revalidate: bool = ...,
-    scope: CacheScope = ...,
+    ttl: Ttl | Lifetime | Default = ...,
+    **options: Unpack[GetOptions],
 ) -> SyncDecorator: ...
 def cached(
     cache: Cache | SyncCache,
     *,
     key: str | Callable[..., str],
     policy: CachePolicy = CachePolicy.CACHE_FIRST,
-    ttl: Ttl | Default = DEFAULT,
-    retry: RetryOptions | Default = DEFAULT,
-    cache_failures: bool | Default = DEFAULT,
-    always_revalidate: bool = False,
-    scope: CacheScope = CacheScope.GLOBAL,
+    ttl: Ttl | Lifetime | Default = DEFAULT,
+    **options: Unpack[GetOptions],
 ) -> AsyncDecorator | SyncDecorator:
     """Cache the answers of a function that returns a `Result` or a `FutureResult`; for threads an `IOResult` as well.
 
@@ -152,7 +146,9 @@ def cached(
     a function of the same arguments. In a template with several fields, what
     stands between them is percent-encoded within the values, so that no two
     calls share a key by accident; values that print alike share one (1 and
-    "1"). The other options are those of `get`.
+    "1"). The other options are those of `get`; a tag may be a template as well.
+    With `conditional=True` the function has a parameter `previous` that is left
+    out by its callers: the cache fills it in.
 
     The decorated function also has `.key(...)`, `.invalidate(...)` and
     `.refresh(...)`, each called like the function itself. A key that cannot be
@@ -177,13 +173,12 @@ def cached(
     >>> user.key("42")
     'user:42'
     """
-    options = {"ttl": ttl, "retry": retry, "cache_failures": cache_failures, "scope": scope}
-    get_options = {**options, "policy": policy, "always_revalidate": always_revalidate}
-    plain = is_plain(cache, policy, scope, always_revalidate=always_revalidate)
+    call = call_of(dict(options))
+    plain = is_plain(cache, policy, call)
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401 (one of the three protocols)
         template = KeyTemplate.of(function, key)
-        functions = Functions(cache, function, template, get_options, options)
+        functions = Functions(cache, function, template, policy, {"ttl": ttl, **options})
         if not isinstance(cache, Cache):
             wrapper: Any = functions.sync_get(plain)
             wrapper.refresh = functions.refresh
@@ -210,9 +205,9 @@ def cached(
     return cast("AsyncDecorator | SyncDecorator", decorate)
 
 
-def is_plain(cache: Face, policy: CachePolicy, scope: CacheScope, *, always_revalidate: bool) -> Mapping[str, Resident]:
+def is_plain(cache: Face, policy: CachePolicy, call: Call) -> Mapping[str, Resident]:
     """The table in which a call may look for its hit by itself."""
-    serves = policy.fresh is SERVE and not always_revalidate and scope is CacheScope.GLOBAL
+    serves = policy.fresh is SERVE and not call.always_revalidate and call.scope is CacheScope.GLOBAL
     return cache.plain if serves else NO_PLAIN_HITS
 
 
@@ -224,14 +219,24 @@ class Functions:
         cache: Any,  # noqa: ANN401 (either face: the calls are the same but for `await`)
         function: Callable[..., Any],
         template: KeyTemplate,
-        get_options: dict[str, Any],
-        refresh_options: dict[str, Any],
+        policy: CachePolicy,
+        options: dict[str, Any],
     ) -> None:
         self._cache = cache
         self._function = function
         self._template = template
-        self._get_options = get_options
-        self._refresh_options = refresh_options
+        self._options = options
+        self._get_options = {"policy": policy, **options}
+        self._refresh_options = {name: option for name, option in options.items() if name != "always_revalidate"}
+        self._tags = [
+            KeyTemplate.of(function, tag) if isinstance(tag, str) and "{" in tag else tag
+            for tag in options.get("tags", ())
+        ]
+        self._has_tag_templates = any(isinstance(tag, KeyTemplate) for tag in self._tags)
+        self._is_conditional = bool(options.get("conditional"))
+        if self._is_conditional and "previous" not in inspect.signature(function).parameters:
+            msg = "a function that is cached with conditional=True has a parameter `previous`"
+            raise ValueError(msg)
 
     def async_get(self, plain: Mapping[str, Resident]) -> Callable[..., Coroutine[Any, Any, Answer]]:
         ask = self.ask
@@ -282,24 +287,44 @@ class Functions:
         return shortcut.named(get_one)
 
     def ask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
-        key = self._key(args, kwargs)
+        bound = self._template.bound(args, kwargs)
+        key = self._key(bound)
         if isinstance(key, Failure):
             return key
-        fetch = functools.partial(self._function, *args, **kwargs)
-        return self._cache.get(key, fetch, **self._get_options)
+        options = self._get_options
+        if self._has_tag_templates:
+            tags = self._tags_of(bound)
+            if isinstance(tags, Failure):
+                return tags
+            options = {**options, "tags": tags}
+        return self._cache.get(key, self._fetch(args, kwargs), **options)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
-        key = self._key(args, kwargs)
-        fetch = functools.partial(self._function, *args, **kwargs)
+        bound = self._template.bound(args, kwargs)
+        key = self._key(bound)
         name = key.failure().key if isinstance(key, Failure) else key
-        return self._cache.refresh(name, fetch, **self._refresh_options)
+        options = self._refresh_options
+        if self._has_tag_templates:
+            tags = self._tags_of(bound)
+            options = {**options, "tags": (tags,) if isinstance(tags, Failure) else tags}
+        return self._cache.refresh(name, self._fetch(args, kwargs), **options)
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (the function's own arguments)
-        self._cache.invalidate(self._template.key(*args, **kwargs), scope=self._get_options["scope"])
+        scope = self._options.get("scope", CacheScope.GLOBAL)
+        self._cache.invalidate(self._template.key(*args, **kwargs), scope=scope)
 
-    def _key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (a str or a Failure)
-        bound = self._template.bound(args, kwargs)
+    def _fetch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
+        fetch = functools.partial(self._function, *args, **kwargs)
+        return (lambda previous: fetch(previous=previous)) if self._is_conditional else fetch
+
+    def _key(self, bound: inspect.BoundArguments) -> Any:  # noqa: ANN401 (a str or a Failure)
         try:
             return self._template.written(bound)
         except Exception as error:  # noqa: BLE001 (a key function or a value's __format__ may raise anything)
             return Failure(InvalidKey(error))
+
+    def _tags_of(self, bound: inspect.BoundArguments) -> Any:  # noqa: ANN401 (a tuple of strs or a Failure)
+        try:
+            return tuple(tag.written(bound) if isinstance(tag, KeyTemplate) else tag for tag in self._tags)
+        except Exception as error:  # noqa: BLE001 (as for a key)
+            return Failure(InvalidOption("tags", type(error).__name__))

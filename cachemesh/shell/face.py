@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from inspect import iscoroutine
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, Unpack
 
-from returns.result import Failure, Result
+from msgspec.structs import replace
+from returns.result import Failure, Result, Success
 
 from cachemesh.core import commands
-from cachemesh.core.lifetimes import LONGEST_TTL_S, verdict
+from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.core.policies import CachePolicy, Freshness
-from cachemesh.core.scopes import CacheScope
-from cachemesh.errors import CacheExpired, CacheMiss, InvalidKey, InvalidOption, InvalidTtl
-from cachemesh.shell.inspection import CacheState, instant
-from cachemesh.shell.live import within
-from cachemesh.shell.options import RetryOptions, Settings, seconds
-from cachemesh.shell.ports import DEFAULT, Default, Ttl
+from cachemesh.core.scopes import GLOBAL, CacheScope, owner_of
+from cachemesh.errors import (
+    CacheClosed,
+    CacheError,
+    CacheExpired,
+    CacheMiss,
+    InvalidFetchResult,
+    InvalidKey,
+    InvalidOption,
+    NoActiveUser,
+    UpdateRaised,
+)
+from cachemesh.shell.call import Call, GetOptions, call_of
+from cachemesh.shell.checks import BadOptionError, Checked, checked_call, checked_key, checked_life, checked_tags
+from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
+from cachemesh.shell.live import WITHIN, within
+from cachemesh.shell.runtime import CHANGED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
 
+    from cachemesh.core.explain import Explanation
     from cachemesh.core.model import RefreshSource
+    from cachemesh.shell.durations import Ttl
     from cachemesh.shell.eviction import Resident
+    from cachemesh.shell.lifetime import Lifetime
+    from cachemesh.shell.live import Plan
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.runtime import Runtime
 
 NO_PLAIN_HITS: Final[Mapping[str, Resident]] = MappingProxyType({})
 """What the hit path looks into where a hit has more to do than to answer."""
 
+FRESH_ENOUGH: Final = frozenset({Freshness.FRESH, Freshness.AGEING})
+
+NO_DOMAIN: Final = -1
+"""Where no flight is, for a question that joins none."""
+
+T = TypeVar("T")
+
 
 class Face:
     """A cache, or a view of it for one user (`viewer`), over a runtime."""
 
-    __slots__ = ("_keeper", "_plain", "_runtime", "_viewer")
+    __slots__ = ("_copies", "_keeper", "_plain", "_runtime", "_viewer")
 
     def __init__(self, runtime: Runtime, keeper: Any, viewer: str | None) -> None:  # noqa: ANN401 (either adapter)
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
+        self._copies = None if runtime.values.copy is None else runtime.values.given
         self._plain: Mapping[str, Resident] = runtime.state.plain.hits if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:
@@ -71,10 +97,10 @@ class Face:
         found = self._runtime.resident(key, scope, self._viewer)
         if found is None:
             return Failure(CacheMiss(key))
-        entry = found[1]
-        if not allow_expired and verdict(entry, self._runtime.time.now()) is Freshness.STALE:
+        owner, entry = found
+        if not (allow_expired or self._runtime.verdict(owner, entry) in FRESH_ENOUGH):
             return Failure(CacheExpired(key))
-        return entry.answer
+        return self._runtime.values.given(key, entry.answer)
 
     def inspect(self, key: str, *, scope: CacheScope | None = None) -> CacheState[Any]:
         """All there is to know of what is cached under `key`: value, age, freshness. Never fetches."""
@@ -86,13 +112,17 @@ class Face:
         found = self._runtime.resident(key, scope, self._viewer)
         if found is None:
             return CacheState(key, now)
-        entry = found[1]
+        owner, entry = found
+        given = self._runtime.values.given(key, entry.answer)
+        if isinstance(given, Failure):
+            return CacheState(key, now)
+        ttl_s = self._runtime.ttl_left(owner, entry)
         return CacheState(
             key,
             now,
-            entry.answer.unwrap(),
+            given.unwrap(),
             instant(entry.created_at + offset),
-            None if entry.ttl_s is None else timedelta(seconds=entry.ttl_s),
+            None if ttl_s is None else timedelta(seconds=ttl_s),
         )
 
     def has_cached_failure(self, key: str, *, scope: CacheScope | None = None) -> bool:
@@ -113,7 +143,183 @@ class Face:
         """Who is signed in; for a view, its user."""
         return self._runtime.state.active_user if self._viewer is None else self._viewer
 
+    def explain(
+        self,
+        key: str,
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        **options: Unpack[GetOptions],
+    ) -> Result[Explanation, CacheError]:
+        """What a `get` of `key` would do now, and why; nothing is done about it.
+
+        >>> from cachemesh import Cache
+        >>> Cache().explain("feed").unwrap().why
+        'cache_first: missing -> fetch'
+        """
+        asked = self._get_command(key, policy, DEFAULT, call_of(dict(options)), NO_DOMAIN)
+        return asked if isinstance(asked, Failure) else Success(self._runtime.explained(asked[0]))
+
+    def circuit(self, origin: str) -> Circuit:
+        """The circuit breaker of `origin`, as it is now. One that nobody knows of is closed."""
+        return circuit_of(origin, self._runtime.breaker(origin), self._runtime.time)
+
+    def reset_circuit(self, origin: str) -> None:
+        """Ask `origin` again, whatever it did."""
+        self._order(commands.ResetBreaker(origin))
+
+    # Writing
+
+    def put(
+        self,
+        key: str,
+        value: T,
+        *,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        tags: Collection[str] = (),
+        scope: CacheScope = CacheScope.GLOBAL,
+    ) -> Result[T, CacheError]:
+        """Store `value` under `key`, and tell the watchers. A fetch that began before never overwrites it.
+
+        Failures: `InvalidKey`, `InvalidTtl`, `InvalidOption`, `NoActiveUser`,
+        `ValueNotCopied`, `CacheClosed`.
+        """
+        runtime = self._runtime
+        try:
+            key = checked_key(key)
+            ttl_s, lifespan, _ = checked_life(runtime, ttl)
+            checked = checked_tags(tags)
+        except BadOptionError as bad:
+            return Failure(bad.error)
+        if type(scope) is not CacheScope:
+            return Failure(InvalidOption("scope", type(scope).__name__))
+        if iscoroutine(value):
+            value.close()
+            return Failure(InvalidFetchResult(key, "coroutine"))
+        answer = runtime.values.taken(key, value)
+        if isinstance(answer, Failure):
+            return answer
+        now, stamp, chance = runtime.time.now(), next(runtime.flight_ids), runtime.chance()
+        put = commands.Put(key, answer, now, stamp, scope, self._viewer, ttl_s, lifespan, checked, chance)
+        written: Result[T, CacheError] = self._write(put, Success(value))
+        return written
+
+    def update(
+        self,
+        key: str,
+        change: Callable[[T], T],
+        *,
+        scope: CacheScope = CacheScope.GLOBAL,
+    ) -> Result[T, CacheError]:
+        """Put `change(value)` in the place of the cached value, for the rest of its life: atomically.
+
+        Where another write comes between, `change` is called again, with the
+        newer value; so it should do nothing but compute. The memory is asked,
+        not the store. Failures: `CacheMiss` where nothing is cached,
+        `UpdateRaised`, and those of `put`.
+        """
+        runtime = self._runtime
+        bad = bad_read(key, scope)
+        if bad is not None:
+            return Failure(bad)
+        key = str.__str__(key)
+        if owner_of(scope, runtime.state.active_user, self._viewer) is None:
+            return Failure(NoActiveUser(key))
+        while True:
+            found = runtime.resident(key, scope, self._viewer)
+            if found is None:
+                return Failure(CacheClosed() if runtime.is_closed else CacheMiss(key))
+            expected = found[1].answer
+            given = runtime.values.given(key, expected)
+            if isinstance(given, Failure):
+                return given
+            try:
+                value = change(given.unwrap())
+            except Exception as error:  # noqa: BLE001 (whatever the function raises is a Failure)
+                return Failure(UpdateRaised(key, error))
+            if iscoroutine(value):
+                value.close()
+                return Failure(InvalidFetchResult(key, "coroutine"))
+            answer = runtime.values.taken(key, value)
+            if isinstance(answer, Failure):
+                return answer
+            now, stamp = runtime.time.now(), next(runtime.flight_ids)
+            update = commands.Update(key, expected, answer, now, stamp, scope, self._viewer)
+            written: Result[T, CacheError] = self._write(update, Success(value))
+            if written != CHANGED:
+                return written
+
+    def touch(
+        self,
+        key: str,
+        *,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        scope: CacheScope = CacheScope.GLOBAL,
+    ) -> Result[None, CacheError]:
+        """Let what is cached under `key` live anew, from now on, also where it had expired; its age stays.
+
+        The memory is asked, not the store. Failures: `CacheMiss` where nothing
+        is cached, and those of `put`.
+        """
+        try:
+            key = checked_key(key)
+            ttl_s, lifespan, _ = checked_life(self._runtime, ttl)
+        except BadOptionError as bad:
+            return Failure(bad.error)
+        if type(scope) is not CacheScope:
+            return Failure(InvalidOption("scope", type(scope).__name__))
+        runtime = self._runtime
+        now, stamp, chance = runtime.time.now(), next(runtime.flight_ids), runtime.chance()
+        touch = commands.Touch(key, now, stamp, scope, self._viewer, ttl_s, lifespan, chance)
+        written: Result[None, CacheError] = self._write(touch, Success(None))
+        return written
+
+    def _write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch, written: Any) -> Any:  # noqa: ANN401
+        """`written`, or the failure that the core refused `command` with."""
+        if self._runtime.is_closed:
+            return Failure(CacheClosed())
+        refused = self._runtime.write(command)
+        if refused is not None:
+            return refused
+        self._after_order()
+        return written
+
     # Removing
+
+    def invalidate_tag(self, tag: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:
+        """Remove whatever was stored with `tag`, in all scopes or in the one named; on a view, what its user sees.
+
+        It costs the same for one entry and for a million, and holds against
+        fetches that are under way, also if they learn of the tag only with
+        their answer. Failures: `InvalidOption`.
+        """
+        return self._mark(tag, scope, is_soft=False)
+
+    def expire_tag(self, tag: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:
+        """As `invalidate_tag`, but what was stored with `tag` is only stale: its windows begin now."""
+        return self._mark(tag, scope, is_soft=True)
+
+    def _mark(self, tag: str, scope: CacheScope | None, *, is_soft: bool) -> Result[str, CacheError]:
+        if not isinstance(tag, str):
+            return Failure(InvalidOption("tag", type(tag).__name__))
+        if scope is not None and type(scope) is not CacheScope:
+            return Failure(InvalidOption("scope", type(scope).__name__))
+        tag = str.__str__(tag)
+        runtime = self._runtime
+        now, stamp = runtime.time.now(), next(runtime.flight_ids)
+        self._order(commands.MarkTag(tag, now, stamp, is_soft, scope, self._viewer))
+        return Success(tag)
+
+    def invalidate_prefix(self, prefix: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:
+        """Remove every key that begins with `prefix`, from where `invalidate` would. It looks at every key there is.
+
+        Failures: `InvalidKey`, `InvalidOption`.
+        """
+        bad = bad_read(prefix, scope)
+        if bad is not None:
+            return Failure(bad)
+        prefix = str.__str__(prefix)
+        self._order(commands.InvalidatePrefix(prefix, scope, self._viewer))
+        return Success(prefix)
 
     def invalidate(self, key: str, *, scope: CacheScope | None = None) -> None:
         """Remove what is cached under `key`: from the scope named, or from all that the caller sees.
@@ -165,115 +371,118 @@ class Face:
 
     # Asking
 
-    def _get_command(
+    def _plain_get(
         self,
         key: str,
         policy: CachePolicy,
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        always_revalidate: bool,
-        scope: CacheScope,
+        ttl: Ttl | Lifetime | Default,
         domain_id: int,
-    ) -> commands.Get | Failure[Any]:
-        """The command that a `get` amounts to, or what is wrong with its options."""
+    ) -> commands.Get | None:
+        """The command of a get without options; None where something of it is to be looked at."""
         runtime = self._runtime
-        if type(policy) is not CachePolicy:
-            return Failure(InvalidOption("policy", type(policy).__name__))
-        try:
-            always_revalidate = bool(always_revalidate)
-        except Exception:  # noqa: BLE001 (an object may refuse to say)
-            return Failure(InvalidOption("always_revalidate", type(always_revalidate).__name__))
-        checked = self._checked(key, ttl, retry, cache_failures, scope)
-        if type(checked) is Failure:
-            return checked
-        key, ttl_s, rule, store_failures, heed_failures = checked
+        if type(key) is not str or type(policy) is not CachePolicy:
+            return None
+        ttl_s: float | None
+        if type(ttl) is int and 0 <= ttl <= LONGEST_TTL_S:
+            ttl_s = ttl
+        elif ttl is DEFAULT and runtime.default_lifetime is None:
+            ttl_s = runtime.default_ttl_s
+        else:
+            return None
         return commands.Get(
             key,
             runtime.time.now(),
             next(runtime.flight_ids),
             policy,
-            scope,
+            GLOBAL,
             self._viewer,
             domain_id,
             ttl_s,
-            rule,
-            store_failures,
-            heed_failures,
+            runtime.default_rule,
+            runtime.stores_failures,
+            True,
+            False,
+            False,
+            () if WITHIN.get() is None else within(runtime),
+        )
+
+    def _get_command(
+        self,
+        key: str,
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+        domain_id: int,
+    ) -> tuple[commands.Get, Plan] | Failure[Any]:
+        """The command that a `get` amounts to, and how it is fetched; or what is wrong with its options."""
+        runtime = self._runtime
+        if type(policy) is not CachePolicy:
+            return Failure(InvalidOption("policy", type(policy).__name__))
+        try:
+            always_revalidate = bool(call.always_revalidate)
+        except Exception:  # noqa: BLE001 (an object may refuse to say)
+            return Failure(InvalidOption("always_revalidate", type(call.always_revalidate).__name__))
+        checked = self._checked(key, ttl, call)
+        if isinstance(checked, Failure):
+            return checked
+        command = commands.Get(
+            checked.key,
+            runtime.time.now(),
+            next(runtime.flight_ids),
+            policy,
+            call.scope,
+            self._viewer,
+            domain_id,
+            checked.ttl_s,
+            checked.rule,
+            checked.store_failures,
+            checked.heed_failures,
             always_revalidate,
             False,
-            within(self._runtime),
+            within(runtime),
+            checked.lifespan,
+            checked.tags,
+            checked.origin,
         )
+        return command, checked.plan
 
     def _refresh_command(
         self,
         source: RefreshSource,
         key: str,
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        scope: CacheScope,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
         domain_id: int,
-    ) -> commands.Refresh | Failure[Any]:
-        """The command that a `refresh` or `prefetch` amounts to, or what is wrong with its options."""
-        checked = self._checked(key, ttl, retry, cache_failures, scope)
-        if type(checked) is Failure:
+    ) -> tuple[commands.Refresh, Plan] | Failure[Any]:
+        """The command that a `refresh` or `prefetch` amounts to; or what is wrong with its options."""
+        checked = self._checked(key, ttl, call)
+        if isinstance(checked, Failure):
             return checked
-        key, ttl_s, rule, store_failures, _ = checked
-        return commands.Refresh(
-            key,
+        command = commands.Refresh(
+            checked.key,
             self._runtime.time.now(),
             next(self._runtime.flight_ids),
             source,
-            scope,
+            call.scope,
             self._viewer,
             domain_id,
-            ttl_s,
-            rule,
-            store_failures,
+            checked.ttl_s,
+            checked.rule,
+            checked.store_failures,
             within(self._runtime),
+            checked.lifespan,
+            checked.tags,
+            checked.origin,
         )
+        return command, checked.plan
 
-    def _checked(  # noqa: C901 (a case an option)
-        self,
-        key: str,
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        scope: CacheScope,
-    ) -> Any:  # noqa: ANN401 (a Failure, or the five parts of a command)
-        runtime = self._runtime
-        if type(key) is not str:
-            if not isinstance(key, str):
-                return Failure(InvalidKey(key))
-            key = str.__str__(key)
-        ttl_s: float | None
-        if ttl is DEFAULT:
-            ttl_s = runtime.default_ttl_s
-        elif type(ttl) is int and 0 <= ttl <= LONGEST_TTL_S:
-            ttl_s = ttl
-        else:
-            try:
-                ttl_s = seconds(ttl)
-            except Exception:  # noqa: BLE001 (an object that is no duration may raise anything when it is looked at)
-                return Failure(InvalidTtl(ttl))
-        if type(scope) is not CacheScope:
-            return Failure(InvalidOption("scope", type(scope).__name__))
-        if retry is DEFAULT:
-            rule = runtime.default_rule
-        elif issubclass(type(retry), RetryOptions):
-            rule = retry.rule
-        else:
-            return Failure(InvalidOption("retry", type(retry).__name__))
-        if cache_failures is DEFAULT:
-            return key, ttl_s, rule, runtime.stores_failures, True
-        if cache_failures is True or cache_failures is False:
-            return key, ttl_s, rule, cache_failures, cache_failures
-        return Failure(InvalidOption("cache_failures", type(cache_failures).__name__))
+    def _checked(self, key: str, ttl: Ttl | Lifetime | Default, call: Call) -> Checked | Failure[Any]:
+        return checked_call(self._runtime, key, ttl, call)
 
-    def _keeps_failures(self, scope: CacheScope, cache_failures: bool | Default) -> bool | Default:
-        """An authenticated failure is one user's: it is remembered nowhere but with that user."""
-        return cache_failures if scope is CacheScope.USER else False
+    def _authenticated(self, options: dict[str, Any]) -> Call:
+        """The options of an authenticated call. Its failure is one user's, and remembered with that user or nowhere."""
+        call = call_of({"scope": CacheScope.USER, **options})
+        return call if call.scope is CacheScope.USER else replace(call, cache_failures=False)
 
 
 def bad_read(key: object, scope: object) -> InvalidKey | InvalidOption | None:
@@ -287,13 +496,3 @@ def bad_read(key: object, scope: object) -> InvalidKey | InvalidOption | None:
     if scope is not None and not isinstance(scope, CacheScope):
         return InvalidOption("scope", type(scope).__name__)
     return None
-
-
-def settings_of(
-    default_ttl: Ttl,
-    retry: RetryOptions,
-    cache_failures: bool,
-    max_entries: int | None,
-) -> Settings:
-    """Checks what a cache is configured with: pydantic's `ValidationError` where it makes no sense."""
-    return Settings(default_ttl=default_ttl, retry=retry, cache_failures=cache_failures, max_entries=max_entries)

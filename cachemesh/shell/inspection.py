@@ -1,11 +1,16 @@
-"""What `inspect` answers: everything there is to know of a key, without a fetch."""
+"""What `inspect` and `circuit` answer: everything there is to know of a key or an origin, without a fetch."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, Generic, TypeVar
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from cachemesh.core.model import Breaker
+    from cachemesh.shell.clock import Timekeeper
 
 T = TypeVar("T")
 
@@ -73,3 +78,31 @@ def instant(seconds: float) -> datetime:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return LATEST if seconds > 0 else EARLIEST
+
+
+class CircuitState(StrEnum):
+    """Whether an origin is asked: `half_open` lets one fetch try it."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Circuit(Struct, frozen=True):
+    """The circuit breaker of one origin. `failures`: in a row. `until`: when it is to be tried, where it is open."""
+
+    origin: str
+    state: CircuitState = CircuitState.CLOSED
+    failures: int = 0
+    until: datetime | None = None
+
+
+def circuit_of(origin: str, breaker: Breaker | None, time: Timekeeper) -> Circuit:
+    """What `breaker` amounts to now."""
+    if breaker is None:
+        return Circuit(origin)
+    if breaker.open_until is None:
+        return Circuit(origin, CircuitState.CLOSED, breaker.failures)
+    until = instant(breaker.open_until + time.epoch_offset)
+    state = CircuitState.OPEN if time.now() < breaker.open_until else CircuitState.HALF_OPEN
+    return Circuit(origin, state, breaker.failures, until)

@@ -13,8 +13,9 @@ from cachemesh.core.commands import Get, Refresh
 from cachemesh.core.model import Ancestor
 from cachemesh.core.policies import CachePolicy
 from cachemesh.core.scopes import Owner
+from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.options import RetryOptions
-from cachemesh.shell.ports import Default, Ttl
+from cachemesh.shell.provenance import Trace
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -59,8 +60,28 @@ class Phase(Enum):
     ABORTED = auto()
 
 
-Wish: TypeAlias = tuple[CachePolicy, Ttl | Default, RetryOptions | Default, bool | Default]
-"""The options of a get, as the caller wrote them."""
+Wish: TypeAlias = tuple[CachePolicy, Any]
+"""The policy and ttl of a get without other options, as the caller wrote them."""
+
+
+class Plan(Struct, frozen=True):
+    """How a fetch is made and waited for, as far as that is no business of the core's. Durations are seconds."""
+
+    options: RetryOptions
+    attempt_timeout_s: float | None = None
+    lifetime: Lifetime | None = None
+    """Whose function says how long a failure is remembered."""
+    soft_s: float | None = None
+    hard_s: float | None = None
+    age_s: float | None = None
+    is_conditional: bool = False
+    counts: Callable[[Any], bool] | None = None
+    """Whether an error tells against the origin."""
+
+    @property
+    def is_patient(self) -> bool:
+        """Whether a caller waits for as long as it takes."""
+        return self.soft_s is None and self.hard_s is None
 
 
 class LiveFlight:
@@ -76,6 +97,17 @@ class LiveFlight:
     """How many callers wait. At zero a flight in the foreground is given up."""
     answer: Answer | None = None
     fallback: Answer | None = None
+    """What those who fall back take in place of a failure."""
+    rescue: Answer | None = None
+    """What all who read the cache do."""
+    asks_again_after: int | None = None
+    """Those whose command has a later id ask again."""
+    previous: Any = None
+    """The entry that a conditional fetch was handed."""
+    attempts = 0
+    overdue_at: float | None = None
+    alarm: Any = None
+    """What looks whether it is overdue."""
     traceback: TracebackType | None = None
     crash: BaseException | None = None
     """What ended the fetch without being an answer, for the caller who leads."""
@@ -95,13 +127,13 @@ class LiveFlight:
         owner: Owner,
         asked: Get | Refresh,
         fetch: Callable[[], Any],
-        options: RetryOptions,
+        plan: Plan,
     ) -> None:
         self.flight_id = flight_id
         self.owner = owner
         self.asked = asked
         self.fetch = fetch
-        self.options = options
+        self.plan = plan
         self.waiters: list[Any] = []
 
     @property
@@ -120,7 +152,9 @@ class Boarding(Struct, frozen=True):
 
     live: LiveFlight
     falls_back: bool
+    reads: bool
     leads: bool
     asked: Get | Refresh
     fetch: Callable[[], Any]
-    options: RetryOptions
+    plan: Plan
+    trace: Trace | None = None

@@ -76,6 +76,18 @@ class CacheLogger:
     def on_invalidate(self, key: str) -> None:
         """`key` was removed, by name or with its scope."""
 
+    def on_invalidate_prefix(self, prefix: str) -> None:
+        """Every key that begins with `prefix` was removed."""
+
+    def on_invalidate_tag(self, tag: str) -> None:
+        """Whatever bears `tag` was removed."""
+
+    def on_expire_tag(self, tag: str) -> None:
+        """Whatever bears `tag` was made stale."""
+
+    def on_circuit(self, origin: str, until: float | None) -> None:
+        """`origin` is left alone `until` then, in seconds since the epoch; None: it is asked again."""
+
     def on_clear(self) -> None:
         """Everything was removed."""
 
@@ -112,6 +124,18 @@ class LineLogger(CacheLogger):
 
     def on_invalidate(self, key: str) -> None:
         self.write(f"invalidate {key}")
+
+    def on_invalidate_prefix(self, prefix: str) -> None:
+        self.write(f"invalidate_prefix {prefix}")
+
+    def on_invalidate_tag(self, tag: str) -> None:
+        self.write(f"invalidate_tag {tag}")
+
+    def on_expire_tag(self, tag: str) -> None:
+        self.write(f"expire_tag {tag}")
+
+    def on_circuit(self, origin: str, until: float | None) -> None:
+        self.write(f"circuit {origin} {'closed' if until is None else 'open'}")
 
     def on_clear(self) -> None:
         self.write("clear")

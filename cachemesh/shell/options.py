@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from datetime import timedelta
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
@@ -12,28 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.core.retry import Retry
-from cachemesh.shell.ports import Ttl
-
-
-def seconds(duration: object) -> float | None:
-    """`duration` as seconds. ValueError where it is no finite number from 0 to a century (a bool is no number).
-
-    >>> seconds(timedelta(minutes=5))
-    300.0
-    """
-    if duration is None:
-        return None
-    if isinstance(duration, timedelta):
-        value = duration.total_seconds()
-    elif isinstance(duration, int | float) and not isinstance(duration, bool):
-        value = float(duration) if abs(duration) <= LONGEST_TTL_S else math.inf
-    else:
-        msg = f"a duration is a number of seconds or a timedelta, not {type(duration).__name__}"
-        raise ValueError(msg)  # noqa: TRY004 (pydantic turns a ValueError into its own)
-    if not 0.0 <= value <= LONGEST_TTL_S:
-        msg = "a duration lies between 0 seconds and a century"
-        raise ValueError(msg)
-    return value
+from cachemesh.shell.durations import Ttl, seconds
 
 
 def _checked(duration: object) -> object:
@@ -88,12 +65,24 @@ RetryOptions.NO_RETRY = RetryOptions(max_attempts=1)
 RetryOptions.DEFAULTS = RetryOptions()
 
 
-class Settings(BaseModel):
-    """What a cache is configured with, as far as it is data."""
+class BreakerOptions(BaseModel):
+    """When an origin is left alone: after `failures` in a row, for `open_for`; then one fetch tries it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    `counts`: sees the error of a failed fetch, or the exception that it raised,
+    and says whether it tells against the origin ("not found" may not).
 
-    default_ttl: Annotated[Ttl, BeforeValidator(_checked)] = None
-    retry: RetryOptions = RetryOptions.NO_RETRY
-    cache_failures: Annotated[bool, Field(strict=True)] = False
-    max_entries: Annotated[int, Field(ge=1, strict=True)] | None = 65_536
+    >>> BreakerOptions(failures=3, open_for=10).failures
+    3
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failures: Annotated[int, Field(ge=1, strict=True)] = 5
+    open_for: Annotated[Ttl, BeforeValidator(_checked)] = 30
+    counts: Callable[[Any], bool] | None = None
+
+    @cached_property
+    def open_s(self) -> float:
+        """Seconds."""
+        open_s = seconds(self.open_for)
+        return LONGEST_TTL_S if open_s is None else open_s

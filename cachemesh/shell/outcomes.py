@@ -10,10 +10,17 @@ from returns.io import IOResult
 from returns.result import Failure, Result, Success
 from returns.unsafe import unsafe_perform_io
 
-from cachemesh.errors import CacheError, FetchRaised, FetchTimeout, InvalidFetchResult
+from cachemesh.core.commands import Directives
+from cachemesh.errors import CacheError, FetchRaised, FetchTimeout, InvalidFetchResult, InvalidOption, InvalidTtl
+from cachemesh.shell.default import DEFAULT
+from cachemesh.shell.directives import DoNotCache, NotModified
+from cachemesh.shell.durations import seconds
+from cachemesh.shell.lifetime import Lifetime
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from cachemesh.core.model import Lifespan
 
 Answer: TypeAlias = Result[Any, Any]
 
@@ -106,3 +113,49 @@ def strip_tracebacks(answer: Answer) -> None:
 def is_exception(error: object) -> TypeGuard[BaseException]:
     """By the type alone: `isinstance` would ask the object, which may be somebody's proxy, for its class."""
     return issubclass(type(error), BaseException)
+
+
+def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directives | None]:  # noqa: ANN401
+    """What a fetcher's directive comes to: the answer itself, and what it says of its caching.
+
+    `previous`: the answer and the terms that a conditional fetch was handed.
+    """
+    said = answer.unwrap()
+    if type(said) is DoNotCache:
+        return Success(said.value), Directives(stores=False)
+    sets_ttl = said.ttl is not DEFAULT
+    try:
+        ttl_s, lifespan = (None, None) if not sets_ttl else life_of(said.ttl)
+    except Exception:  # noqa: BLE001 (an object that is no duration may raise anything when it is looked at)
+        return Failure(InvalidTtl(said.ttl)), None
+    if type(said) is NotModified:
+        if previous is None:
+            return Failure(InvalidFetchResult(key, "NotModified")), None
+        kept, terms = previous
+        tags, validator = ((), None) if terms is None else (terms.tags, terms.validator)
+        return kept, Directives(sets_ttl, ttl_s, lifespan, tags, validator, renews=True)
+    tags_given = tags_of(said.tags)
+    if tags_given is None:
+        return Failure(InvalidOption("tags", type(said.tags).__name__)), None
+    try:
+        hash(said.validator)
+    except Exception:  # noqa: BLE001 (a validator that cannot be compared and kept is none)
+        return Failure(InvalidOption("validator", type(said.validator).__name__)), None
+    return Success(said.value), Directives(sets_ttl, ttl_s, lifespan, tags_given, said.validator)
+
+
+def tags_of(tags: object) -> tuple[str, ...] | None:
+    """`tags` as a tuple of plain strs; None where they are no collection of strs (one str is none)."""
+    if isinstance(tags, str | bytes) or not isinstance(tags, list | tuple | set | frozenset):
+        return None
+    if not all(isinstance(tag, str) for tag in tags):
+        return None
+    found = tuple(str.__str__(tag) for tag in tags)
+    return found if isinstance(tags, list | tuple) else tuple(sorted(found))
+
+
+def life_of(ttl: object) -> tuple[float | None, Lifespan | None]:
+    """A ttl or a `Lifetime`, in seconds. ValueError where it is neither."""
+    if isinstance(ttl, Lifetime):
+        return ttl.ttl_s, ttl.lifespan
+    return seconds(ttl), None

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from datetime import timedelta
-from enum import Enum
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 from returns.io import IOResult
 from returns.result import Result
 
 from cachemesh.core.scopes import Owner
+from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 
 T = TypeVar("T")
 E = TypeVar("E")
 
-Fetcher: TypeAlias = Callable[[], Awaitable[Result[T, E]]] | Callable[[], Awaitable[IOResult[T, E]]]
-"""Asks the origin, for `Cache`. `FutureResult` is an awaitable of `IOResult`, so it is taken as well."""
+Directed: TypeAlias = T | Fresh[T] | DoNotCache[T] | NotModified
+"""What a fetcher may succeed with. One that answers with directives is annotated `Result[Directed[User], Error]`."""
 
-SyncFetcher: TypeAlias = Callable[[], Result[T, E]] | Callable[[], IOResult[T, E]]
-"""Asks the origin, for `SyncCache`."""
+Fetcher: TypeAlias = (
+    Callable[[], Awaitable[Result[Directed[T], E]]]
+    | Callable[[], Awaitable[IOResult[Directed[T], E]]]
+    | Callable[[Previous[T] | None], Awaitable[Result[Directed[T], E]]]
+    | Callable[[Previous[T] | None], Awaitable[IOResult[Directed[T], E]]]
+)
+"""Asks the origin, for `Cache`. `FutureResult` is an awaitable of `IOResult`, so it is taken as well.
+
+One that takes a `Previous` is for calls with `conditional=True`.
+"""
+
+SyncFetcher: TypeAlias = (
+    Callable[[], Result[Directed[T], E]]
+    | Callable[[], IOResult[Directed[T], E]]
+    | Callable[[Previous[T] | None], Result[Directed[T], E]]
+    | Callable[[Previous[T] | None], IOResult[Directed[T], E]]
+)
+"""Asks the origin, for `SyncCache`. One that takes a `Previous` is for calls with `conditional=True`."""
 
 TokenFetcher: TypeAlias = Callable[[str], Awaitable[Result[T, E]]] | Callable[[str], Awaitable[IOResult[T, E]]]
 """A `Fetcher` that is handed a token."""
@@ -28,31 +43,31 @@ TokenFetcher: TypeAlias = Callable[[str], Awaitable[Result[T, E]]] | Callable[[s
 SyncTokenFetcher: TypeAlias = Callable[[str], Result[T, E]] | Callable[[str], IOResult[T, E]]
 """A `SyncFetcher` that is handed a token."""
 
-Ttl: TypeAlias = timedelta | float | int | None
-"""A duration: seconds when a number; None for ever."""
+FetchMany: TypeAlias = (
+    Callable[[tuple[str, ...]], Awaitable[Mapping[str, Result[T, E]]]]
+    | Callable[[tuple[str, ...]], Awaitable[Result[Mapping[str, Result[T, E]], E]]]
+)
+"""Asks the origin for several keys at once, for `Cache.get_many` and `Batcher`.
+
+It answers a `Result` for each key; or one `Failure` for all of them.
+"""
+
+SyncFetchMany: TypeAlias = (
+    Callable[[tuple[str, ...]], Mapping[str, Result[T, E]]]
+    | Callable[[tuple[str, ...]], Result[Mapping[str, Result[T, E]], E]]
+)
+"""The same for `SyncCache`."""
 
 Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. A clock that also has a `sleep(seconds)` method is what `SyncCache` waits with."""
 
 
-class Default(Enum):
-    """The type of `DEFAULT`."""
-
-    DEFAULT = "as the cache was configured"
-
-    def __repr__(self) -> str:
-        return "DEFAULT"
-
-
-DEFAULT: Final = Default.DEFAULT
-"""As the cache was configured. None is a value of its own: `ttl=None` never expires."""
-
-
 class StoredEntry(Struct, frozen=True):
     """What a store keeps under (owner, key): everything that is to survive a restart travels with the value.
 
-    `value` is the value, or the error where `is_failure`. `created_at` and
-    `expires_at` are seconds since the epoch; None never expires.
+    `value` is the value, or the error where `is_failure`. `created_at`,
+    `expires_at` and `ageing_at` are seconds since the epoch; None is never. The
+    windows are those of a `Lifetime`; None where there was none.
     """
 
     owner: Owner
@@ -62,6 +77,11 @@ class StoredEntry(Struct, frozen=True):
     created_at: float
     ttl_s: float | None
     expires_at: float | None
+    serve_stale_s: float | None = None
+    stale_if_error_s: float | None = None
+    ageing_at: float | None = None
+    tags: tuple[str, ...] = ()
+    validator: Any = None
 
     def __repr__(self) -> str:
         return f"StoredEntry({self.owner!r}, {self.key!r}, <{type(self.value).__name__}>)"

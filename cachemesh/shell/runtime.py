@@ -15,6 +15,8 @@ import threading
 import weakref
 from collections import deque
 from contextlib import contextmanager
+from functools import partial
+from math import isinf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -22,26 +24,35 @@ from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
-from cachemesh.core.model import BACKGROUND, CACHE_MISS, Entry, Failed
-from cachemesh.core.policies import FRESH, SERVE, CachePolicy
+from cachemesh.core.effects import Join, StartFetch
+from cachemesh.core.explain import Explanation, explain
+from cachemesh.core.lifetimes import verdict
+from cachemesh.core.model import BACKGROUND, CACHE_MISS, Breaker, Entry, Failed, Terms
+from cachemesh.core.policies import FRESH, MISSING, SERVE, CachePolicy, Freshness
 from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import GLOBAL_OWNER, USER, CacheScope, Owner, owner_of, visible_owners
+from cachemesh.core.tags import expiry_by_marks
 from cachemesh.errors import (
     CacheClosed,
     CacheExpired,
     CacheMiss,
+    CircuitOpen,
     FetchCancelled,
+    FetchTimeout,
     NoActiveUser,
     ReentrantFetch,
 )
 from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
+from cachemesh.shell.directives import DIRECTIVES, Previous
+from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
-from cachemesh.shell.live import Boarding, LiveFlight, Phase, Wish, within
+from cachemesh.shell.lifetime import Lifetime
+from cachemesh.shell.live import Boarding, LiveFlight, Phase, Plan, Wish, within
 from cachemesh.shell.logging import shown_error, shown_key
-from cachemesh.shell.options import seconds
 from cachemesh.shell.outcomes import (
     Answer,
+    directed,
     is_cacheable,
     origin_traceback,
     seen_by_predicate,
@@ -51,14 +62,16 @@ from cachemesh.shell.outcomes import (
 from cachemesh.shell.ports import StoredEntry
 from cachemesh.shell.store_line import StoreCall, StoreLine
 from cachemesh.shell.tables import LiveState
+from cachemesh.shell.values import Values
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cachemesh.shell.logging import CacheLogger
-    from cachemesh.shell.options import RetryOptions, Settings
     from cachemesh.shell.ports import Clock, Store
+    from cachemesh.shell.provenance import Trace
+    from cachemesh.shell.settings import Settings
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
@@ -82,10 +95,22 @@ class Runtime:
         clock: Clock | None,
         logger: CacheLogger | None,
     ) -> None:
-        self.default_ttl_s = seconds(settings.default_ttl)
-        self.default_options = settings.retry
+        ttl = settings.default_ttl
+        self.default_lifetime = ttl if isinstance(ttl, Lifetime) else None
+        self.default_ttl_s = ttl.ttl_s if isinstance(ttl, Lifetime) else seconds(ttl)
         self.default_rule = settings.retry.rule
+        self.default_plan = Plan(
+            settings.retry,
+            settings.retry.attempt_timeout_s,
+            self.default_lifetime,
+            age_s=duration_s(settings.max_flight_age),
+        )
         self.stores_failures = settings.cache_failures
+        self.breakers = settings.breakers
+        self.values = Values(settings.copy_on_read, settings.freeze)
+        self._chance: Callable[[], float] = random.random if settings.rng is None else settings.rng.random
+        self._ageing: list[LiveFlight] = []
+        """The flights that may get too old."""
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.RLock()
@@ -106,7 +131,7 @@ class Runtime:
         self._watches = WatchTable()
         self._unrung: deque[Mailbox] = deque()
         self._remembered: deque[tuple[Owner, str]] = deque()
-        self.reads_plainly = logger is None and clock is None
+        self.reads_plainly = logger is None and clock is None and self.values.copy is None
         """Whether a hit needs nothing but the table and `time.monotonic`."""
 
     # Asking
@@ -130,16 +155,19 @@ class Runtime:
     def ask(  # noqa: C901, PLR0912 (a case an effect)
         self,
         command: commands.Get | commands.Refresh,
-        fetch: Callable[[], Any],
-        options: RetryOptions,
+        fetch: Callable[..., Any],
+        plan: Plan,
         wish: Wish | None = None,
+        trace: Trace | None = None,
     ) -> Answer | Boarding:
         """Reduce what a caller asks. A `Boarding` that leads obliges the driver to set the flight going.
 
         So does a background refresh that was started; it comes through
-        `unmanned`. `wish`: the options of a get for the global scope, as the
-        caller wrote them.
+        `unmanned`. `wish`: the policy and ttl of a get without other options.
+        `trace`: notes down what is decided, and why.
         """
+        if self._ageing:
+            self.give_up_overdue(command.now)
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
         self.lock.acquire()  # `with` costs twice as much, and this is on the path of every miss.
@@ -150,14 +178,19 @@ class Runtime:
         try:
             if self.is_closed:
                 return Failure(CacheClosed())
+            if trace is not None:
+                self._note(trace, command)
             self.state, ordered = reduce_live(self.state, command)
             for effect in ordered:
-                if type(effect) is effects.Join:
-                    live = self.lives[effect.flight_id]
+                if type(effect) is Join:
+                    live = started or self.lives[effect.flight_id]
                     live.waiting += 1
-                    answer = Boarding(live, effect.falls_back, live is started, command, fetch, options)
-                elif type(effect) is effects.StartFetch:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
+                    leads = live is started
+                    answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
+                elif type(effect) is StartFetch:
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
+                    if plan is not self.default_plan or plan.age_s is not None:
+                        self._prepare(started)
                     if effect.source is BACKGROUND:
                         started.is_background = True
                         started.leader_waits = False
@@ -168,9 +201,9 @@ class Runtime:
                 elif type(effect) is effects.Reply:
                     answer = self._replied(effect)
                 elif type(effect) is effects.Refuse:
-                    answer = Failure(refusal(effect, command.key))
+                    answer = Failure(self._refusal(effect, command.key))
                 elif type(effect) is effects.Load:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, options)
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
                     started.is_load = True
                     started.drops_before = self._drops
                     started.store_call = self._call_store("read", effect.owner, effect.key)
@@ -184,6 +217,47 @@ class Runtime:
             self._perform(ordered, command)
         assert answer is not None
         return answer
+
+    def _prepare(self, live: LiveFlight) -> None:
+        """What only some flights need before they start: who hands over the previous value, who looks at the clock."""
+        if live.plan.is_conditional:
+            live.fetch = partial(self._fetch_conditionally, live, cast("Any", live.fetch))
+        if live.plan.age_s is not None:
+            live.overdue_at = live.asked.now + live.plan.age_s
+            self._ageing.append(live)
+
+    def _fetch_conditionally(self, live: LiveFlight, fetch: Callable[[Previous[Any] | None], Any]) -> Any:  # noqa: ANN401
+        partition = self.state.partitions.get(live.owner)
+        entry = None if partition is None else partition.entries.get(live.key)
+        if entry is None:
+            live.previous = None
+            return fetch(None)
+        answer, terms, created_at = entry.answer, entry.terms, entry.created_at
+        live.previous = answer, terms
+        copied = self.values.given(live.key, answer)
+        if isinstance(copied, Failure):
+            return copied
+        age = max(0.0, self.time.now() - created_at)
+        return fetch(Previous(copied.unwrap(), None if terms is None else terms.validator, age))
+
+    def _note(self, trace: Trace, command: commands.Get | commands.Refresh) -> None:
+        if not isinstance(command, commands.Get):
+            return
+        explanation = explain(self.state, command)
+        partition = None if explanation.owner is None else self.state.partitions.get(explanation.owner)
+        entry = None if partition is None else partition.entries.get(command.key)
+        trace.explained(explanation, None if entry is None else entry.created_at)
+
+    def explained(self, command: commands.Get) -> Explanation:
+        """What `ask` would decide, with nothing done about it."""
+        with self._exclusive():
+            return explain(self.state, command)
+
+    def _refusal(self, effect: effects.Refuse, key: str) -> Exception:
+        """The error that a caller who is refused gets."""
+        if effect.reason is effects.Refusal.CIRCUIT_OPEN:
+            return CircuitOpen(effect.origin, effect.until + self.time.epoch_offset)
+        return REFUSALS[effect.reason](key)
 
     def _replied(self, effect: effects.Reply[Answer]) -> Answer:
         if not effect.hit:
@@ -206,21 +280,24 @@ class Runtime:
         if answer is None:
             return None if live.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(live.key))
         if type(answer) is not Failure:
-            return answer
-        if boarding.falls_back and live.fallback is not None:
+            after = live.asks_again_after
+            return answer if after is None or boarding.asked.flight_id <= after else None
+        old = live.fallback if boarding.falls_back else live.rescue if boarding.reads else None
+        if old is not None:
             if self.logger is not None:
                 self.tell("on_hit", shown_key(live.owner, live.key))
-            return live.fallback
+            return old
         return with_traceback(answer, live.traceback)
 
-    def asked_again(self, boarding: Boarding) -> commands.Get:
-        """What was asked, now that the store has been. Only a get ever asks it.
+    def asked_again(self, boarding: Boarding) -> commands.Get | commands.Refresh:
+        """What was asked, now that the store has been, or a fetch that began too early.
 
         The question stays with the owner it was put for, whoever is active by
         now. If that owner may have left meanwhile, the answer is stored nowhere.
         """
         live, asked = boarding.live, boarding.asked
-        assert isinstance(asked, commands.Get)
+        if isinstance(asked, commands.Refresh):
+            return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
         has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
         return replace(
             asked,
@@ -240,32 +317,98 @@ class Runtime:
         live = self.alike.get(key)
         if live is None or live.asked.domain != domain_id or live.wish is None or within(self):
             return None
-        policy, ttl, retry, cache_failures = live.wish
-        if policy is wish[0] and ttl is wish[1] and retry is wish[2] and cache_failures is wish[3]:
-            return live
-        return None
+        policy, ttl = live.wish
+        return live if policy is wish[0] and ttl is wish[1] else None
 
     # Flights
 
-    def succeeded(self, live: LiveFlight, answer: Answer) -> None:
-        """The fetch of `live` has answered."""
-        self.dispatch(commands.FetchSucceeded(live.flight_id, answer, self.time.now()))
+    def answered(self, live: LiveFlight, answer: Answer) -> float | None:
+        """An attempt of `live` is over: the seconds to wait before the next one; None when it was the last.
 
-    def failed(self, live: LiveFlight, answer: Answer) -> float | None:
-        """An attempt of `live` has failed: the seconds to wait before the next one; None when it was the last."""
+        A success goes to the core as the fetcher's directives and the cache's
+        own `freeze` leave it.
+        """
+        live.attempts += 1
+        directives = None
+        if type(answer) is Success:
+            if type(answer._inner_value) in DIRECTIVES:
+                answer, directives = directed(answer, live.key, live.previous)
+            if self.values.freeze is not None and not (directives is not None and directives.renews):
+                answer = self.values.kept(live.key, answer)
+        if type(answer) is Failure:
+            return self._failed(live, answer)
+        chance = 0.0 if live.plan is self.default_plan and live.asked.lifespan is None else self._chance()
+        self.dispatch(commands.FetchSucceeded(live.flight_id, answer, self.time.now(), chance, directives))
+        return None
+
+    def _failed(self, live: LiveFlight, answer: Answer) -> float | None:
         error = answer.failure()
         ordered = self.dispatch(
             commands.FetchFailed(
                 live.flight_id,
                 answer,
                 self.time.now(),
-                retryable=self._would_retry(live, error),
-                cacheable=is_cacheable(error),
-                chance=random.random(),  # noqa: S311 (jitter is no secret)
+                self._would_retry(live, error),
+                is_cacheable(error),
+                self._chance(),
+                self._failure_ttl_s(live, error),
+                self._counts(live, error),
             ),
         )
         first = ordered[0] if ordered else None
         return first.delay_s if isinstance(first, effects.WaitUntil) else None
+
+    def _failure_ttl_s(self, live: LiveFlight, error: object) -> float | None:
+        lifetime = live.plan.lifetime
+        if lifetime is None:
+            return None
+        try:
+            return lifetime.failure_ttl_s(seen_by_predicate(error))
+        except Exception as raised:  # noqa: BLE001 (the failure is answered, and remembered for the ordinary time)
+            self.tell_error(shown_key(live.owner, live.key), raised)
+            return None
+
+    def _counts(self, live: LiveFlight, error: object) -> bool:
+        counts = live.plan.counts
+        if counts is None:
+            return True
+        try:
+            return bool(counts(seen_by_predicate(error)))
+        except Exception as raised:  # noqa: BLE001 (as for `retry_when`)
+            self.tell_error(shown_key(live.owner, live.key), raised)
+            return True
+
+    def waited_long(self, boarding: Boarding) -> Answer | None:
+        """A caller has waited for its soft timeout: the old value that it gets, or None."""
+        return self._old_value(commands.WaitedLong(boarding.live.flight_id, self.time.now()))
+
+    def gave_up(self, boarding: Boarding) -> Answer:
+        """A caller has waited for its hard timeout: what it gets."""
+        live, hard_s = boarding.live, boarding.plan.hard_s
+        assert hard_s is not None
+        if self.alike.get(live.key) is live:
+            del self.alike[live.key]
+        old = self._old_value(
+            commands.GaveUp(live.flight_id, self.time.now(), boarding.reads, boarding.falls_back),
+        )
+        return Failure(FetchTimeout(live.key, hard_s)) if old is None else old
+
+    def _old_value(self, command: commands.WaitedLong | commands.GaveUp) -> Answer | None:
+        replies = (effect.answer for effect in self.dispatch(command) if isinstance(effect, effects.Reply))
+        return next(replies, None)
+
+    def give_up_overdue(self, now: float) -> None:
+        """End the flights that are too old, and let those who wait for them go."""
+        for live in [each for each in self._ageing if each.overdue_at is not None and now >= each.overdue_at]:
+            self.overdue(live)
+
+    def overdue(self, live: LiveFlight) -> None:
+        """`live` is too old: it fails, whatever its fetch is doing."""
+        if live.phase is Phase.UNDER_WAY:
+            answer = Failure(FetchTimeout(live.key, live.plan.age_s or 0.0))
+            self.dispatch(commands.Overdue(live.flight_id, answer, self.time.now()))
+            if live.driver is not None:
+                live.driver.cancel(live)
 
     def is_due(self, live: LiveFlight) -> bool:
         """Whether the flight still wants its next attempt, now that the wait is over."""
@@ -286,7 +429,7 @@ class Runtime:
             return False
         if isinstance(live.fetch, AuthenticatedFetch) and live.fetch.is_spent:
             return False
-        retry_when = live.options.retry_when
+        retry_when = live.plan.options.retry_when
         if retry_when is None:
             return True
         try:
@@ -305,7 +448,18 @@ class Runtime:
         expires_at = float("inf") if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
         if stored.is_failure:
             return None, Failed(Failure(stored.value), created_at, expires_at, created_at)
-        return Entry(Success(stored.value), created_at, stored.ttl_s, expires_at), None
+        terms = None
+        if stored.tags or stored.validator is not None or stored.serve_stale_s is not None:
+            ageing_at = float("inf") if stored.ageing_at is None else stored.ageing_at - self.time.epoch_offset
+            terms = Terms(
+                stored.serve_stale_s,
+                stored.stale_if_error_s,
+                ageing_at,
+                stored.tags,
+                stored.validator,
+                next(self.flight_ids),
+            )
+        return Entry(Success(stored.value), created_at, stored.ttl_s, expires_at, terms), None
 
     # Commands and what follows from them
 
@@ -351,6 +505,8 @@ class Runtime:
 
     def _landed(self, flight_id: int) -> LiveFlight:
         live = self.lives.pop(flight_id)
+        if live.overdue_at is not None:
+            self._ageing.remove(live)
         if live.wish is not None and self.alike.get(live.key) is live:
             del self.alike[live.key]
         return live
@@ -362,10 +518,13 @@ class Runtime:
 
     def _commit_settle(self, effect: effects.Settle[Answer]) -> None:
         live = self._landed(effect.flight_id)
-        live.answer = effect.answer
-        live.fallback = effect.fallback
-        if type(effect.answer) is Failure:
-            live.traceback = origin_traceback(effect.answer.failure())
+        answer = live.answer = effect.answer
+        if type(answer) is Failure:
+            live.fallback = effect.fallback
+            live.rescue = effect.rescue
+            live.traceback = origin_traceback(answer.failure())
+        elif effect.asks_again_after:
+            live.asks_again_after = effect.asks_again_after
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
@@ -378,29 +537,43 @@ class Runtime:
             live.answer = Failure(CacheClosed())
 
     def _commit_cancel(self, effect: effects.CancelFetch) -> None:
-        live = self._landed(effect.flight_id)
-        live.phase = Phase.ABORTED
+        if effect.flight_id in self.lives:  # Not where the flight was settled by the same command.
+            self._landed(effect.flight_id).phase = Phase.ABORTED
 
     def _commit_save(self, effect: effects.Save[Answer]) -> effects.Effects[Answer]:
         owner, key, entry = effect.owner, effect.key, effect.entry
         if self.alike:
             self._struck_off(owner, key)
-        if self._watches.boxes:
+        if self._watches.boxes and effect.is_news:
             self._announce(owner, key, entry.answer)
         if self.line is not None:
-            offset = self.time.epoch_offset
-            self.lives[effect.flight_id].store_call = self._write(
-                StoredEntry(
-                    owner,
-                    key,
-                    entry.answer.unwrap(),
-                    is_failure=False,
-                    created_at=entry.created_at + offset,
-                    ttl_s=entry.ttl_s,
-                    expires_at=None if entry.ttl_s is None else entry.expires_at + offset,
-                ),
-            )
+            call = self._write(self._as_stored(owner, key, entry))
+            live = self.lives.get(effect.flight_id)
+            if live is not None:
+                live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
+
+    def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer]) -> StoredEntry:
+        offset, terms = self.time.epoch_offset, entry.terms
+        stored = StoredEntry(
+            owner,
+            key,
+            entry.answer.unwrap(),
+            is_failure=False,
+            created_at=entry.created_at + offset,
+            ttl_s=entry.ttl_s,
+            expires_at=None if entry.ttl_s is None else entry.expires_at + offset,
+        )
+        if terms is None:
+            return stored
+        return replace(
+            stored,
+            serve_stale_s=terms.serve_stale_s,
+            stale_if_error_s=terms.stale_if_error_s,
+            ageing_at=None if isinf(terms.ageing_at) else terms.ageing_at + offset,
+            tags=terms.tags,
+            validator=terms.validator,
+        )
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
         self._struck_off(effect.owner, effect.key)
@@ -448,6 +621,31 @@ class Runtime:
         self._call_store("delete", effect.owner, effect.key)
         if effect.existed or self.line is not None:
             self._announce(effect.owner, effect.key, Failure(CacheMiss(effect.key)))
+
+    def _commit_drop_prefix(self, effect: effects.DropPrefix) -> None:
+        owner = effect.owner
+        if owner == GLOBAL_OWNER:
+            self.alike.clear()
+        if self.line is not None:
+            call = StoreCall("clear", owner, None)
+            call.prefix = effect.prefix
+            self.line.append(call)
+        watched = {key for key in self._watches.keys(owner) if key.startswith(effect.prefix)}
+        for key in watched if self.line is not None else watched & effect.keys:
+            self._announce(owner, key, Failure(CacheMiss(key)))
+
+    def _commit_tag(self, effect: effects.TagMarked) -> None:
+        self.alike.clear()
+        if effect.is_soft:
+            return
+        for owner in list(self._watches.boxes):
+            partition = self.state.partitions.get(owner)
+            if partition is None or effect.owner not in {None, owner}:
+                continue
+            for key in self._watches.keys(owner):
+                entry = partition.entries.get(key)
+                if entry is not None and entry.terms is not None and effect.tag in entry.terms.tags:
+                    self._announce(owner, key, Failure(CacheMiss(key)))
 
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
         if effect.owner == GLOBAL_OWNER:
@@ -511,6 +709,21 @@ class Runtime:
         assert self.line is not None
         return self.line.append(StoreCall("write", entry.owner, entry.key, entry))
 
+    # Writing by hand
+
+    def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
+        """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
+        for effect in self.dispatch(command):
+            if isinstance(effect, effects.Refuse):
+                if effect.reason is effects.Refusal.CHANGED:
+                    return CHANGED
+                return Failure(self._refusal(effect, command.key))
+        return None
+
+    def chance(self) -> float:
+        """A number from 0 to 1, from the cache's own source of chance."""
+        return self._chance()
+
     # Reading without asking
 
     def resident(self, key: str, scope: CacheScope | None, viewer: str | None) -> tuple[Owner, Entry[Answer]] | None:
@@ -518,9 +731,26 @@ class Runtime:
         for owner in visible_owners(scope, self.state.active_user, viewer):
             partition = self.state.partitions.get(owner)
             entry = None if partition is None else partition.entries.get(key)
-            if entry is not None:
+            if entry is not None and (entry.terms is None or self.verdict(owner, entry) is not MISSING):
                 return owner, entry
         return None
+
+    def ttl_left(self, owner: Owner, entry: Entry[Answer]) -> float | None:
+        """The seconds that `entry` is fresh for since it was made; fewer where its tag was made stale."""
+        if entry.terms is None or not entry.terms.tags:
+            return entry.ttl_s
+        expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
+        if expires_at is None or expires_at >= entry.expires_at:
+            return entry.ttl_s
+        return max(0.0, expires_at - entry.created_at)
+
+    def verdict(self, owner: Owner, entry: Entry[Answer]) -> Freshness:
+        """How fresh `entry` is now."""
+        return verdict(entry, self.time.now(), self.state, owner)
+
+    def breaker(self, origin: str) -> Breaker | None:
+        """What is known of an origin; None where that is nothing."""
+        return self.state.breakers.get(origin)
 
     def remembered_failure(self, key: str, scope: CacheScope | None, viewer: str | None) -> bool:
         """Whether a failure would be answered under `key` now."""
@@ -630,6 +860,16 @@ class Runtime:
     def _report_invalidate(self, effect: effects.LogInvalidate) -> None:
         self.tell("on_invalidate", shown_key(effect.owner, effect.key))
 
+    def _report_prefix(self, effect: effects.LogPrefix) -> None:
+        self.tell("on_invalidate_prefix", shown_key(effect.owner, effect.prefix))
+
+    def _report_tag(self, effect: effects.LogTag) -> None:
+        self.tell("on_expire_tag" if effect.is_soft else "on_invalidate_tag", effect.tag)
+
+    def _report_breaker(self, effect: effects.LogBreaker) -> None:
+        until = None if effect.until is None else effect.until + self.time.epoch_offset
+        self.tell("on_circuit", effect.origin, until)
+
     def _report_clear(self, effect: effects.LogClear) -> None:
         del effect
         self.tell("on_clear")
@@ -655,6 +895,8 @@ COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | 
     effects.ReportFailure: Runtime._commit_report,
     effects.Drop: Runtime._commit_drop,
     effects.DropPartition: Runtime._commit_drop_partition,
+    effects.DropPrefix: Runtime._commit_drop_prefix,
+    effects.TagMarked: Runtime._commit_tag,
     effects.ClearStore: Runtime._commit_clear_store,
 }
 """What an effect changes, under the lock."""
@@ -666,11 +908,17 @@ REPORTS: Final[Mapping[type, Callable[[Runtime, Any], None]]] = {
     effects.Save: Runtime._report_save,
     effects.ReportFailure: Runtime._report_failure,
     effects.LogInvalidate: Runtime._report_invalidate,
+    effects.LogPrefix: Runtime._report_prefix,
+    effects.LogTag: Runtime._report_tag,
+    effects.LogBreaker: Runtime._report_breaker,
     effects.LogClear: Runtime._report_clear,
     effects.LogScopeCleared: Runtime._report_scope_cleared,
     effects.LogEvict: Runtime._report_evict,
 }
 """What the logger hears of an effect, outside the lock."""
+
+CHANGED: Final = Failure(effects.Refusal.CHANGED)
+"""Not for callers: an update is to be tried again."""
 
 MISSES: Final = frozenset({effects.Refusal.MISS, effects.Refusal.EXPIRED})
 
@@ -682,11 +930,6 @@ REFUSALS: Final[Mapping[effects.Refusal, Callable[[str], Exception]]] = {
     effects.Refusal.NO_ACTIVE_USER: NoActiveUser,
     effects.Refusal.REENTRANT: ReentrantFetch,
 }
-
-
-def refusal(effect: effects.Refuse, key: str) -> Exception:
-    """The error that a caller who is refused gets."""
-    return REFUSALS[effect.reason](key)
 
 
 def _visit(resident: Any) -> None:  # noqa: ANN401 (an Entry to the core, a Resident here)

@@ -66,17 +66,31 @@ LAST_INSTANT: Final = 253_402_300_800.0
 class StoreCall:
     """One call to the store; `key` None concerns all of `owner`, `owner` None everything. It is over when `done` is.
 
+    `prefix`: of the keys of `owner` that are to go, where not all of them are.
     `home` answers the event loop in which somebody waits for it; `loop` is the
     one that makes it.
     """
 
-    __slots__ = ("after", "done", "entry", "home", "is_given_up", "key", "loop", "number", "operation", "owner")
+    __slots__ = (
+        "after",
+        "done",
+        "entry",
+        "home",
+        "is_given_up",
+        "key",
+        "loop",
+        "number",
+        "operation",
+        "owner",
+        "prefix",
+    )
 
     def __init__(self, operation: str, owner: Owner | None, key: str | None, entry: StoredEntry | None = None) -> None:
         self.operation = operation
         self.owner = owner
         self.key = key
         self.entry = entry
+        self.prefix: str | None = None
         self.number = 0
         self.after: tuple[StoreCall, ...] = ()
         self.home: Callable[[], Loop | None] = nowhere
@@ -124,7 +138,7 @@ class StoreLine:
             return call
         for doubted in self._doubts.wide_about(call):
             clearing = self._last.get((doubted, None))
-            if clearing is None or clearing.number < self._doubts.number(doubted, None):
+            if clearing is None or clearing.prefix is not None or clearing.number < self._doubts.number(doubted, None):
                 self._line_up(StoreCall("clear", doubted, None))
         loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
         if loop is not None:
@@ -274,6 +288,9 @@ class StoreLine:
         store, owner, key = self._store, call.owner, call.key
         if owner is None:
             await store.clear()
+        elif call.prefix is not None:
+            for each in [each for each in await store.keys(owner) if each.startswith(call.prefix)]:
+                await store.delete(owner, each)
         elif key is None:
             await store.clear_partition(owner)
         elif call.operation == "write":
@@ -411,7 +428,7 @@ class Doubts:
 
     def settle(self, call: StoreCall) -> None:
         """`call` has been made: what it changed is as it should be."""
-        if not self._numbers:
+        if not self._numbers or call.prefix is not None:
             return
         places: list[tuple[Owner | None, str | None]] = [(call.owner, call.key)]
         if call.key is None:

@@ -3,40 +3,47 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 from returns.result import Failure, Result
 
 from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
-from cachemesh.core.scopes import GLOBAL, CacheScope, visible_owners
+from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
-from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read, settings_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
-from cachemesh.shell.options import RetryOptions
-from cachemesh.shell.ports import (
-    DEFAULT,
-    Clock,
-    Default,
-    Store,
-    SyncFetcher,
-    SyncTokenFetcher,
-    SyncTokenKeeperAdapter,
-    Ttl,
-)
+from cachemesh.shell.options import BreakerOptions, RetryOptions
+from cachemesh.shell.provenance import Refused, Served, Trace
 from cachemesh.shell.runtime import Runtime
+from cachemesh.shell.settings import DEFAULT_BREAKERS, Settings
+from cachemesh.shell.thread_batch import ThreadBatch
 from cachemesh.shell.thread_driver import ThreadDomain
 from cachemesh.shell.thread_watch import SyncWatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import random
+    from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
 
     from cachemesh.core import commands
+    from cachemesh.shell.durations import Duration, Ttl
+    from cachemesh.shell.lifetime import Lifetime
+    from cachemesh.shell.live import Plan
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import (
+        Clock,
+        Store,
+        SyncFetcher,
+        SyncFetchMany,
+        SyncTokenFetcher,
+        SyncTokenKeeperAdapter,
+    )
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -62,15 +69,30 @@ class SyncCache(Face):
         self,
         *,
         store: Store | None = None,
-        default_ttl: Ttl = None,
+        default_ttl: Ttl | Lifetime = None,
         clock: Clock | None = None,
         logger: CacheLogger | None = None,
         retry: RetryOptions = RetryOptions.NO_RETRY,
         cache_failures: bool = False,
         token_keeper: SyncTokenKeeperAdapter | None = None,
         max_entries: int | None = 65_536,
+        max_flight_age: Duration | None = None,
+        breakers: BreakerOptions | Mapping[str, BreakerOptions] = DEFAULT_BREAKERS,
+        copy_on_read: bool | Callable[[Any], Any] = False,
+        freeze: Callable[[Any], Any] | None = None,
+        rng: random.Random | None = None,
     ) -> None:
-        settings = settings_of(default_ttl, retry, cache_failures, max_entries)
+        settings = Settings(
+            default_ttl=default_ttl,
+            retry=retry,
+            cache_failures=cache_failures,
+            max_entries=max_entries,
+            max_flight_age=max_flight_age,
+            breakers=breakers,
+            copy_on_read=copy_on_read,
+            freeze=freeze,
+            rng=rng,
+        )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain = ThreadDomain(self._runtime)
 
@@ -80,39 +102,88 @@ class SyncCache(Face):
         fetch: SyncFetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        always_revalidate: bool = False,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
     ) -> Result[T, E | CacheError]:
         """The value under `key`, from the cache or from `fetch`, as `policy` decides.
 
         `ttl`: how long a value fetched by this call stays fresh, in seconds or
-        as a timedelta; a hit does not look at it. `cache_failures`: True also
-        remembers a failed fetch (for the ttl, 60 s at the most); False neither
-        remembers one nor is answered from one. `always_revalidate`:
-        stale_while_revalidate refreshes in the background even what is fresh.
+        as a timedelta, or a `Lifetime`; a hit does not look at it. The other
+        options are those of `GetOptions`.
 
         All who ask for a key at the same time share one fetch; a caller who is
-        cancelled takes no one down. Failures: what `fetch` failed with, as it
-        is; `FetchRaised`, `InvalidFetchResult`, `FetchTimeout`,
-        `FetchCancelled`, `ReentrantFetch`; `CacheMiss` and `CacheExpired` from
-        cache_only; `NoActiveUser`; `InvalidKey`, `InvalidTtl`, `InvalidOption`;
-        `CacheClosed`.
+        cancelled takes no one down. A fetcher may return `Success(Fresh(...))`,
+        `Success(DoNotCache(...))` and, where it is `conditional` and is handed a
+        `Previous`, `Success(NotModified())`. Failures: what `fetch` failed with,
+        as it is; `FetchRaised`, `InvalidFetchResult`, `FetchTimeout`,
+        `FetchCancelled`, `ReentrantFetch`, `CircuitOpen`; `CacheMiss` and
+        `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
+        `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if scope is GLOBAL and always_revalidate is False:
+        if not options:
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
                     if resident is not None and resident.hit_until > monotonic():
                         if resident.visits < 3:  # noqa: PLR2004 (MAX_VISITS: a constant is cheaper)
                             resident.visits += 1
-                        answer: Result[T, E | CacheError] = resident.answer
-                        return answer
+                        return resident.answer
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
-        return self._get(key, fetch, policy, ttl, retry, cache_failures, always_revalidate, scope)
+        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
+        return answer if self._copies is None else self._copies(key, answer)
+
+    def get_served(
+        self,
+        key: str,
+        fetch: SyncFetcher[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> Result[Served[T], Refused[E | CacheError]]:
+        """`get`, with where the answer came from, how old it is, and the rows of the policy that decided."""
+        trace = Trace()
+        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)), trace)
+        if self._copies is not None:
+            given = self._copies(key, answer)
+            return trace.result(answer, self._runtime.time.now(), given)
+        return trace.result(answer, self._runtime.time.now(), answer)
+
+    def get_many(
+        self,
+        keys: Iterable[str],
+        fetch_many: SyncFetchMany[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> dict[str, Result[T, E | CacheError]]:
+        """`get` for each of `keys`, in their order, with one call of `fetch_many` for all that are to be fetched.
+
+        `fetch_many` is handed those keys and answers a `Result` for each; a
+        `Failure` in place of the mapping is everybody's, and a key it leaves out
+        has `InvalidFetchResult`. It shares fetches with single gets, and each
+        key is cached, retried and refused on its own. A key that is no str has
+        `InvalidKey` as its answer.
+        """
+        answers: dict[str, Any] = dict.fromkeys(keys)
+        missing: Iterable[str] = answers
+        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+            now, plain = monotonic(), self._plain
+            left = []
+            for key in answers:
+                resident = plain.get(key)
+                if resident is None or resident.hit_until <= now:
+                    left.append(key)
+                else:
+                    if resident.visits < 3:  # noqa: PLR2004 (as in `get`)
+                        resident.visits += 1
+                    answers[key] = resident.answer
+            missing = left
+        if missing:
+            answers.update(self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
+        return answers
 
     def get_authenticated(
         self,
@@ -120,11 +191,8 @@ class SyncCache(Face):
         fetch: SyncTokenFetcher[T, E],
         *,
         policy: CachePolicy = CachePolicy.CACHE_FIRST,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        always_revalidate: bool = False,
-        scope: CacheScope = CacheScope.USER,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
     ) -> Result[T, E | CacheError]:
         """`get` with a fetcher that is handed a valid token by the cache's token keeper.
 
@@ -135,45 +203,45 @@ class SyncCache(Face):
         """
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
-        return self._get(
+        answer = self._get(
             key,
             AuthenticatedFetch(self._keeper, answering_results(fetch)),
             policy,
             ttl,
-            retry,
-            self._keeps_failures(scope, cache_failures),
-            always_revalidate,
-            scope,
+            self._authenticated(dict(options)),
         )
+        return answer if self._copies is None else self._copies(key, answer)
 
     def refresh(
         self,
         key: str,
         fetch: SyncFetcher[T, E],
         *,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """Fetch whatever is cached, store the value and tell the watchers. Joins a fetch of `key` that is under way.
 
         Failures: those of `get` that concern a fetch.
         """
-        return self._refresh(RefreshSource.REFRESH, key, fetch, ttl, retry, cache_failures, scope)
+        answer = self._refresh(
+            RefreshSource.REFRESH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
+        )
+        return answer if self._copies is None else self._copies(key, answer)
 
     def prefetch(
         self,
         key: str,
         fetch: SyncFetcher[T, E],
         *,
-        ttl: Ttl | Default = DEFAULT,
-        retry: RetryOptions | Default = DEFAULT,
-        cache_failures: bool | Default = DEFAULT,
-        scope: CacheScope = CacheScope.GLOBAL,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
-        return self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, retry, cache_failures, scope)
+        answer = self._refresh(
+            RefreshSource.PREFETCH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
+        )
+        return answer if self._copies is None else self._copies(key, answer)
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> SyncWatch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -203,6 +271,10 @@ class SyncCache(Face):
         view._domain = self._domain  # noqa: SLF001 (its own)
         return view
 
+    def pause(self, seconds: float) -> None:
+        """Wait as the cache's clock does."""
+        self._runtime.time.sleep(seconds)
+
     def close(self) -> None:
         """Stop: watches end, later calls answer `CacheClosed`.
 
@@ -231,57 +303,111 @@ class SyncCache(Face):
     def _get(
         self,
         key: str,
-        fetch: Callable[[], Any],
+        fetch: Callable[..., Any],
         policy: CachePolicy,
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        always_revalidate: bool,
-        scope: CacheScope,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+        trace: Trace | None = None,
     ) -> Answer:
         """The answer to a get that is no plain hit."""
-        domain_id = self._domain.domain_id
-        command = self._get_command(key, policy, ttl, retry, cache_failures, always_revalidate, scope, domain_id)
-        if type(command) is Failure:
-            return command
-        answer = self._runtime.hit(command)
-        return self._ask(command, fetch, retry) if answer is None else answer
+        answer = self._board(key, fetch, policy, ttl, call, trace)
+        return self._ride(answer) if type(answer) is Boarding else answer
+
+    def _board(
+        self,
+        key: str,
+        fetch: Callable[..., Any],
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+        trace: Trace | None = None,
+    ) -> Answer | Boarding:
+        """The answer to a get, or the flight to wait for."""
+        runtime, domain_id = self._runtime, self._domain.domain_id
+        command = self._plain_get(key, policy, ttl, domain_id) if call is NO_OPTIONS else None
+        plan = runtime.default_plan
+        if command is None:
+            asked = self._get_command(key, policy, ttl, call, domain_id)
+            if isinstance(asked, Failure):
+                return asked
+            command, plan = asked
+        answer = runtime.hit(command) if trace is None else None
+        return self._ask(command, fetch, plan, trace) if answer is None else answer
+
+    def _get_many(
+        self,
+        keys: list[str],
+        fetch_many: Callable[..., Any],
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
+    ) -> dict[str, Answer]:
+        """The answers to gets that are no plain hits. This call's own fetches come before it waits for others'."""
+        batch = ThreadBatch(fetch_many)
+        answers: dict[str, Answer] = {}
+        boarded: dict[str, Boarding] = {}
+        for key in keys:
+            answer = self._board(key, batch.fetch(key), policy, ttl, call)
+            while type(answer) is Boarding and answer.live.is_load:
+                told = self._domain.wait(answer)
+                answer = self._again(answer) if told is None else told
+            if type(answer) is Boarding:
+                boarded[key] = answer
+            else:
+                answers[key] = answer
+        led = {key: boarding for key, boarding in boarded.items() if boarding.leads}
+        batch.expect(led)
+        for key, boarding in {**led, **boarded}.items():
+            answers[key] = self._ride(boarding)
+        return answers if self._copies is None else {key: self._copies(key, each) for key, each in answers.items()}
 
     def _refresh(
         self,
         source: RefreshSource,
         key: str,
-        fetch: Callable[[], Any],
-        ttl: Ttl | Default,
-        retry: RetryOptions | Default,
-        cache_failures: bool | Default,
-        scope: CacheScope,
+        fetch: Callable[..., Any],
+        ttl: Ttl | Lifetime | Default,
+        call: Call,
     ) -> Answer:
         """The answer to a refresh or prefetch."""
-        domain_id = self._domain.domain_id
-        command = self._refresh_command(source, key, ttl, retry, cache_failures, scope, domain_id)
-        return command if isinstance(command, Failure) else self._ask(command, fetch, retry)
+        asked = self._refresh_command(source, key, ttl, call, self._domain.domain_id)
+        if isinstance(asked, Failure):
+            return asked
+        answer = self._ask(asked[0], fetch, asked[1])
+        return self._ride(answer) if type(answer) is Boarding else answer
 
     def _ask(
         self,
         command: commands.Get | commands.Refresh,
-        fetch: Callable[[], Any],
-        retry: RetryOptions | Default,
-    ) -> Answer:
-        """Ask, and wait for the flight; once a load has ended, ask again."""
+        fetch: Callable[..., Any],
+        plan: Plan,
+        trace: Trace | None = None,
+    ) -> Answer | Boarding:
         runtime = self._runtime
-        options = runtime.default_options if isinstance(retry, Default) else retry
+        answer = runtime.ask(command, fetch, plan, None, trace)
+        if type(answer) is Boarding:
+            if trace is not None:
+                trace.boarded(answer.live, leads=answer.leads)
+            return answer
+        behind = runtime.unmanned(command)
+        if behind is not None:
+            self._domain.launch(behind)
+        return answer
+
+    def _ride(self, boarding: Boarding) -> Answer:
+        """Wait for a flight; once a load has ended, ask again."""
         while True:
-            answer = runtime.ask(command, fetch, options)
-            if type(answer) is not Boarding:
-                behind = runtime.unmanned(command)
-                if behind is not None:
-                    self._domain.launch(behind)
-                return answer
-            told = self._domain.wait(answer)
+            told = self._domain.wait(boarding)
             if told is not None:
                 return told
-            command = runtime.asked_again(answer)
+            answer = self._again(boarding)
+            if type(answer) is not Boarding:
+                return answer
+            boarding = answer
+
+    def _again(self, boarding: Boarding) -> Answer | Boarding:
+        again = self._runtime.asked_again(boarding)
+        return self._ask(again, boarding.fetch, boarding.plan, boarding.trace)
 
     def _after_order(self) -> None:
         self._domain.flush()

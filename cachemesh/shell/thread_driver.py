@@ -8,8 +8,9 @@ import time
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
-from returns.result import Failure, Success
+from returns.result import Failure
 
+from cachemesh.core.commands import Abandoned
 from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
 from cachemesh.shell.live import WITHIN
 from cachemesh.shell.logging import shown_key
@@ -30,6 +31,9 @@ FIRST_LOOK_S: Final = 0.05
 """Who has waited for so long looks whether the wait can ever end; then at intervals that double, up to the longest."""
 LONGEST_LOOK_S: Final = 5.0
 
+JUMPING_CLOCK_LOOK_S: Final = 0.002
+"""How often a waiting thread looks at a clock that is not the system's."""
+
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for what is under way."""
 
@@ -48,19 +52,72 @@ class ThreadDomain:
 
     def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
-        live = boarding.live
+        live, plan = boarding.live, boarding.plan
+        live.driver = self
+        if boarding.leads and not live.is_load and not plan.is_patient:
+            self._fly_beside(live)
+            return self._wait_impatiently(boarding)
         if boarding.leads:
             live.handle = threading.current_thread()
             if live.is_load:
                 self._load(live)
             else:
                 self._fly(live)
+        elif not (plan.is_patient or live.is_load):
+            return self._wait_impatiently(boarding)
         elif not self._wait_for(live):
             return Failure(ReentrantFetch(live.key))
         return self._runtime.told(boarding)
 
-    def _wait_for(self, live: LiveFlight) -> bool:
-        """Wait until `live` is over. False where it never would be: its fetch waits for this thread."""
+    def _fly_beside(self, live: LiveFlight) -> None:
+        """Set a flight going in a thread of its own, in its caller's context: who leads it may stop waiting."""
+        context = copy_context()
+
+        def fly() -> None:
+            live.handle = threading.current_thread()
+            try:
+                context.run(self._fly, live)
+            except BaseException as crash:  # noqa: BLE001 (carried over to the caller who leads)
+                live.crash = crash
+
+        threading.Thread(target=fly, name="cachemesh-flight", daemon=True).start()
+
+    def _wait_impatiently(self, boarding: Boarding) -> Answer | None:
+        """`wait`, for as long as the caller's timeouts allow."""
+        live, plan, runtime = boarding.live, boarding.plan, self._runtime
+        asked_at = boarding.asked.now
+        if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+            is_over = self._wait_for(live, asked_at + plan.soft_s)
+            if is_over is None:
+                answer = runtime.waited_long(boarding)
+                if answer is not None:
+                    self._leave(live)
+                    return answer
+        is_over = self._wait_for(live, None if plan.hard_s is None else asked_at + plan.hard_s)
+        if is_over is None:
+            answer = runtime.gave_up(boarding)
+            self._leave(live)
+            return answer
+        if not is_over:
+            return Failure(ReentrantFetch(live.key))
+        if boarding.leads and live.crash is not None:
+            raise live.crash
+        return runtime.told(boarding)
+
+    def _leave(self, live: LiveFlight) -> None:
+        """A caller waits no longer. The flight ends with the last one, as far as the cache is concerned."""
+        with self._runtime.lock:
+            live.waiting -= 1
+            is_last = live.waiting == 0
+        if is_last:
+            self._runtime.dispatch(Abandoned(live.flight_id))
+
+    def _wait_for(self, live: LiveFlight, until: float | None = None) -> bool | None:
+        """Wait until `live` is over. False where it never would be: its fetch waits for this thread.
+
+        None where it is not over `until` an instant of the cache's clock. One
+        that jumps is looked at every few milliseconds.
+        """
         waiter = threading.Lock()
         waiter.acquire()
         with self._runtime.lock:
@@ -68,7 +125,9 @@ class ThreadDomain:
                 return True
             live.waiters.append(waiter)
         patience_s = FIRST_LOOK_S
-        while not waiter.acquire(timeout=patience_s):
+        while not self._acquired(waiter, live, patience_s, until):
+            if until is not None and self._runtime.time.now() >= until:
+                return None
             if self._look_lock.acquire(blocking=False):  # One at a time; the others look later.
                 try:
                     if live.handle is not None and waits_for(live.handle, threading.current_thread()):
@@ -78,8 +137,26 @@ class ThreadDomain:
             patience_s = min(2 * patience_s, LONGEST_LOOK_S)
         return True
 
+    def _acquired(self, waiter: threading.Lock, live: LiveFlight, patience_s: float, until: float | None) -> bool:
+        """Whether the flight was over within `patience_s`, or before an instant that matters."""
+        instants = [each for each in (until, live.overdue_at) if each is not None]
+        if not instants:
+            return waiter.acquire(timeout=patience_s)
+        time = self._runtime.time
+        if not time.is_own:
+            patience_s = JUMPING_CLOCK_LOOK_S
+        if waiter.acquire(timeout=max(0.0, min(patience_s, min(instants) - time.now()))):
+            return True
+        self._runtime.give_up_overdue(time.now())
+        return waiter.acquire(blocking=False)
+
+    def cancel(self, live: LiveFlight) -> None:
+        """Let those who wait for a flight go. A thread cannot be stopped: what it still brings is stored nowhere."""
+        self.release(live)
+
     def launch(self, live: LiveFlight) -> None:
         """Set a background flight going."""
+        live.driver = self
 
         def fly() -> None:
             live.handle = threading.current_thread()
@@ -117,11 +194,7 @@ class ThreadDomain:
         token = WITHIN.set(live.inside(self._runtime))
         try:
             while True:
-                answer = self._attempt(live)
-                if type(answer) is Success:
-                    runtime.succeeded(live, answer)
-                    break
-                delay_s = runtime.failed(live, answer)
+                delay_s = runtime.answered(live, self._attempt(live))
                 if delay_s is None:
                     break
                 self._sleep(delay_s)
@@ -138,7 +211,7 @@ class ThreadDomain:
 
     def _attempt(self, live: LiveFlight) -> Answer:
         """Call the fetcher once."""
-        timeout_s = live.options.attempt_timeout_s
+        timeout_s = live.plan.attempt_timeout_s
         if timeout_s is not None:
             return self._attempt_within(live, timeout_s)
         try:

@@ -1,0 +1,73 @@
+"""The options of one call, as its caller wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection  # noqa: TC003 (for `typing.get_type_hints`)
+from typing import Any, Final, TypedDict
+
+from msgspec import Struct
+
+from cachemesh.core.scopes import GLOBAL, CacheScope
+from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.shell.durations import Duration  # noqa: TC001 (as above)
+from cachemesh.shell.options import RetryOptions  # noqa: TC001 (as above)
+
+
+class FetchOptions(TypedDict, total=False):
+    """What `get`, `refresh` and their kin take beside policy and ttl.
+
+    `retry`: how often a failed fetch is tried. `cache_failures`: True also
+    remembers a failed fetch (for the ttl, 60 s at the most); False neither
+    remembers one nor is answered from one. `scope`: whose entry it is. `tags`:
+    what it can be invalidated by, together with others. `origin`: the name of
+    what is asked, for its circuit breaker. `soft_timeout`: who has waited for
+    so long is answered with an old value, if there is one, while the fetch goes
+    on for the cache. `hard_timeout`: who has waited for so long waits no longer,
+    and gets an old value within its `stale_if_error_for`, or `FetchTimeout`; the
+    next one starts anew. `max_flight_age`: a fetch that takes longer fails with
+    `FetchTimeout` for everybody. `conditional`: the fetcher is handed what is
+    cached, as a `Previous`, or None.
+    """
+
+    retry: RetryOptions | Default
+    cache_failures: bool | Default
+    scope: CacheScope
+    tags: Collection[str]
+    origin: str | None
+    soft_timeout: Duration | None
+    hard_timeout: Duration | None
+    max_flight_age: Duration | Default | None
+    conditional: bool
+
+
+class GetOptions(FetchOptions, total=False):
+    """What `get` takes beside policy and ttl.
+
+    `always_revalidate`: stale_while_revalidate refreshes in the background even
+    what is fresh.
+    """
+
+    always_revalidate: bool
+
+
+class Call(Struct, frozen=True):
+    """The options of one call. An unknown one raises TypeError, as an unknown argument does."""
+
+    retry: Any = DEFAULT
+    cache_failures: Any = DEFAULT
+    scope: Any = GLOBAL
+    tags: Any = ()
+    origin: Any = None
+    soft_timeout: Any = None
+    hard_timeout: Any = None
+    max_flight_age: Any = DEFAULT
+    conditional: Any = False
+    always_revalidate: Any = False
+
+
+NO_OPTIONS: Final = Call()
+
+
+def call_of(options: dict[str, Any]) -> Call:
+    """The options of a call. TypeError where one is unknown."""
+    return Call(**options) if options else NO_OPTIONS

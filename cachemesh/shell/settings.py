@@ -1,0 +1,42 @@
+"""What a cache is configured with, checked once. A bad setting raises pydantic's `ValidationError` at construction."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from cachemesh.shell.durations import Duration, Ttl, duration_s, seconds
+from cachemesh.shell.lifetime import Lifetime
+from cachemesh.shell.options import BreakerOptions, RetryOptions
+
+DEFAULT_BREAKERS: Final = BreakerOptions()
+
+
+def _ttl(value: object) -> object:
+    if not isinstance(value, Lifetime):
+        seconds(value)
+    return value
+
+
+def _age(value: object) -> object:
+    duration_s(value)
+    return value
+
+
+class Settings(BaseModel):
+    """What a cache is configured with, as far as it is data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    default_ttl: Annotated[Ttl | Lifetime, BeforeValidator(_ttl)] = None
+    retry: RetryOptions = RetryOptions.NO_RETRY
+    cache_failures: Annotated[bool, Field(strict=True)] = False
+    max_entries: Annotated[int, Field(ge=1, strict=True)] | None = 65_536
+    max_flight_age: Annotated[Duration | None, BeforeValidator(_age)] = None
+    breakers: BreakerOptions | Mapping[str, BreakerOptions] = DEFAULT_BREAKERS
+    copy_on_read: Annotated[bool, Field(strict=True)] | Callable[[Any], Any] = False
+    freeze: Callable[[Any], Any] | None = None
+    rng: random.Random | None = None
