@@ -64,6 +64,12 @@ def after_failure(state: State[A], flight: Flight, now: float) -> tuple[State[A]
     return with_breaker(state, origin.name, Breaker(failures, until)), (LogBreaker(origin.name, until),)
 
 
+def is_left_alone(state: State[Any], flight: Flight) -> bool:
+    """Whether the origin of `flight` is to be asked by others only, if at all: it is not tried again."""
+    breaker = None if flight.origin is None else state.breakers.get(flight.origin.name)
+    return breaker is not None and breaker.open_until is not None and breaker.probe != flight.flight_id
+
+
 def without_probe(state: State[A], flight: Flight) -> State[A]:
     """`flight` will tell nothing of its origin: if it was the probe, another one may be."""
     origin = flight.origin
