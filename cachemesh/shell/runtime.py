@@ -380,7 +380,12 @@ class Runtime:
 
     def waited_long(self, boarding: Boarding) -> Answer | None:
         """A caller has waited for its soft timeout: the old value that it gets, or None."""
-        return self._old_value(commands.WaitedLong(boarding.live.flight_id, self.time.now()))
+        live = boarding.live
+        old = self._old_value(commands.WaitedLong(live.flight_id, self.time.now()))
+        flight = self.state.flights.get(live.flight_id)
+        if flight is not None and flight.is_detached:
+            live.is_background = True
+        return old
 
     def gave_up(self, boarding: Boarding) -> Answer:
         """A caller has waited for its hard timeout: what it gets."""
@@ -463,9 +468,15 @@ class Runtime:
 
     # Commands and what follows from them
 
-    def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
+    def dispatch(self, command: commands.Command[Answer], stamps: bool = False) -> effects.Effects[Answer]:  # noqa: FBT002 (a keyword costs)
+        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part.
+
+        `stamps`: the command gets a stamp from the row of the flights' ids. It is
+        drawn under the lock, so that the row is also the order of the commands.
+        """
         self.lock.acquire()  # As in `ask`.
+        if stamps:
+            command = replace(command, stamp=next(self.flight_ids))
         if self._is_busy:
             self._deferred.append(command)
             self.lock.release()
@@ -713,7 +724,7 @@ class Runtime:
 
     def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
         """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
-        for effect in self.dispatch(command):
+        for effect in self.dispatch(command, True):
             if isinstance(effect, effects.Refuse):
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED

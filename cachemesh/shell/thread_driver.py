@@ -87,7 +87,7 @@ class ThreadDomain:
         """`wait`, for as long as the caller's timeouts allow."""
         live, plan, runtime = boarding.live, boarding.plan, self._runtime
         asked_at = boarding.asked.now
-        if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+        if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
             is_over = self._wait_for(live, asked_at + plan.soft_s)
             if is_over is None:
                 answer = runtime.waited_long(boarding)

@@ -340,6 +340,7 @@ class Model:
             for call, falls_back, reads in waiting
             for option in ("soft_timeout", "hard_timeout")
             if option in call.options and not call.options.get("was soft")
+            if reads or option == "hard_timeout"
         ]
         for at, _, option, call, falls_back, reads, flight_id in sorted(impatient, key=lambda each: each[:2]):
             if at > now:
@@ -622,6 +623,8 @@ class ShellAgainstModel(RuleBasedStateMachine):
         self.step = 0
         self.begun_in: dict[int, int] = {}
         self.removals = Removals()
+        self.renewed_in: dict[Any, int] = {}
+        """Of each value that an origin has said to be right still: the step in which that fetch began."""
         self.tag_removals: list[tuple[str, tuple[Owner, ...] | None, int]] = []
 
     def after(self) -> None:
@@ -726,6 +729,9 @@ class ShellAgainstModel(RuleBasedStateMachine):
                 kind = "failure"  # It would end up in `threading.excepthook`, which is as it should be.
             else:
                 kind = CRASHED  # Threads are not cancelled: it is a BaseException like any other.
+        if kind == NOT_MODIFIED and self.model.previous[flight_id] is not None:
+            renewed = self.model.previous[flight_id].answer.unwrap()
+            self.renewed_in[renewed] = max(self.renewed_in.get(renewed, 0), self.begun_in[starter.number])
         assert starter.owner is not None
         value = Value(starter.owner, starter.key, self.begun_in[starter.number], self.step)
         outcome: Any = {
@@ -908,7 +914,8 @@ class ShellAgainstModel(RuleBasedStateMachine):
                 tags = self.model.tags_of.get(value, ())
                 for tag, owners, step in self.tag_removals:
                     is_concerned = tag in tags and (owners is None or value.owner in owners)
-                    assert not (is_concerned and value.begun_in < step <= call.asked_in)
+                    begun_in = max(value.begun_in, self.renewed_in.get(value, 0))
+                    assert not (is_concerned and begun_in < step <= call.asked_in)
 
     @invariant()
     def no_answer_is_older_than_its_windows(self) -> None:
