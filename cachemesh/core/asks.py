@@ -289,5 +289,5 @@ def begin(
     if kind is LOAD_FLIGHT:
         return state, Load(flight_id, owner, key)
     if command.origin is not None:
-        state = with_probe(state, command.origin, flight_id)
+        state = with_probe(state, command.origin, flight_id, command.now)
     return state, StartFetch(flight_id, owner, key, source)

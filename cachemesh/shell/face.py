@@ -253,8 +253,8 @@ class Face:
     def touch(
         self,
         key: str,
-        *,
         ttl: Ttl | Lifetime | Default = DEFAULT,
+        *,
         scope: CacheScope = CacheScope.GLOBAL,
     ) -> Result[None, CacheError]:
         """Let what is cached under `key` live anew, from now on, also where it had expired; its age stays.

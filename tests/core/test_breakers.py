@@ -52,9 +52,9 @@ NETWORK_ONLY, NETWORK_FIRST = CachePolicy.NETWORK_ONLY, CachePolicy.NETWORK_FIRS
 SERVED = Reply(GLOBAL_OWNER, "feed", "news")
 
 
-def trying(flight_id: int = 1, failures: int = 3, until: float = 90.0) -> Any:
+def trying(flight_id: int = 1, failures: int = 3, until: float = 90.0, probe_until: float = 115.0) -> Any:
     """Half-open, with a probe out."""
-    return {"breakers": {"github": Breaker(failures, until, flight_id)}}
+    return {"breakers": {"github": Breaker(failures, until, flight_id, probe_until)}}
 
 
 def get(key: str = "feed", now: float = NOW, flight_id: int = 2, **options: Any) -> Get:
@@ -152,7 +152,7 @@ def test_a_closed_breaker_lets_everyone_through() -> None:
     [get(), get(policy=NETWORK_FIRST), get(policy=NETWORK_ONLY), Refresh("feed", NOW, 2, origin=GITHUB)],
     ids=["get", "network_first", "network_only", "refresh"],
 )
-@pytest.mark.parametrize(("known", "until"), [(OPEN, 130.0), (trying(), NOW)], ids=["open", "a probe is out"])
+@pytest.mark.parametrize(("known", "until"), [(OPEN, 130.0), (trying(), 115.0)], ids=["open", "a probe is out"])
 def test_an_open_breaker_lets_nobody_through(ask: Any, known: Any, until: float) -> None:
     before = state(**known)
     expect(before, ask, before, refused(until))
@@ -230,9 +230,9 @@ def test_fc7_exactly_one_of_a_thousand_tries_it() -> None:
         if number == 1:
             asked.extend(effects)
         else:
-            assert effects == (refused(130.0),)
+            assert effects == (refused(160.0),)
     assert asked == [StartFetch(1, GLOBAL_OWNER, "key 1", RefreshSource.CACHE_MISS), Join(1)]
-    assert here == state(flight(1, "key 1", origin=GITHUB), **trying(until=130.0))
+    assert here == state(flight(1, "key 1", origin=GITHUB), **trying(until=130.0, probe_until=160.0))
 
 
 def test_fc7_a_thousand_for_one_key_are_one_probe() -> None:
@@ -257,7 +257,11 @@ def test_fc7_a_refresh_behind_a_reader_may_be_the_probe() -> None:
     expect(
         state(**OPEN, **there),
         get(now=130.0, policy=CachePolicy.STALE_WHILE_REVALIDATE),
-        state(flight(2, source=RefreshSource.BACKGROUND, origin=GITHUB), **there, **trying(2, until=130.0)),
+        state(
+            flight(2, source=RefreshSource.BACKGROUND, origin=GITHUB),
+            **there,
+            **trying(2, until=130.0, probe_until=160.0),
+        ),
         SERVED,
         StartFetch(2, GLOBAL_OWNER, "feed", RefreshSource.BACKGROUND),
     )
@@ -285,7 +289,7 @@ def test_a_probe_may_try_more_than_once() -> None:
     after, _ = run(state(flight(origin=GITHUB, retry=Retry(2)), **trying()), FetchFailed(1, "down", NOW))
 
     assert after == state(flight(origin=GITHUB, retry=Retry(2), attempt=2), **trying())
-    assert run(after, get("me"))[1] == (refused(NOW),)
+    assert run(after, get("me"))[1] == (refused(115.0),)
 
 
 FREE: Any = {"breakers": {"github": Breaker(3, 90.0)}}
@@ -340,3 +344,15 @@ def test_a_probe_from_before_a_reset_is_one_of_many() -> None:
     after, _ = run(state(flight(origin=GITHUB), **trying()), ResetBreaker("github"), FetchFailed(1, "down", NOW))
 
     assert after == state(breakers={"github": Breaker(1)})
+
+
+def test_a_probe_that_hangs_holds_the_others_up_for_as_long_as_the_origin_was_left_alone() -> None:
+    before = state(flight(origin=GITHUB), **trying())
+    expect(before, get("me", 114.9), before, refused(115.0))
+
+    after, effects = reduce(before, get("me", 115.0))
+
+    assert isinstance(effects[0], StartFetch)
+    assert after.breakers.get("github") == Breaker(3, 90.0, 2, 145.0)
+    assert reduce(after, get("it", 115.0, 3))[1] == (refused(145.0),)
+    assert reduce(after, FetchFailed(1, "down", 116.0))[0].breakers.get("github") == Breaker(3, 90.0, 2, 145.0)
