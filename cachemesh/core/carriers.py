@@ -46,7 +46,8 @@ class Table(dict[K, V]):
         return self
 
     def discard(self, key: K) -> Self:
-        self.pop(key, None)
+        if key in self:
+            del self[key]
         return self
 
 

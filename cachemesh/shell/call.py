@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection  # noqa: TC003 (for `typing.get_type_hints`)
-from typing import Any, Final, TypedDict
+import inspect
+from collections.abc import Callable, Collection  # noqa: TC003 (for `typing.get_type_hints`)
+from typing import Any, Final, TypedDict, TypeVar
 
 from msgspec import Struct
 
@@ -66,6 +67,29 @@ class Call(Struct, frozen=True):
 
 
 NO_OPTIONS: Final = Call()
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def spelled_out(options: type, defaults: Call = NO_OPTIONS) -> Callable[[F], F]:
+    """Let `help` and `inspect` show the keyword arguments that `**options` stands for."""
+
+    def of(function: F) -> F:
+        signature = inspect.signature(function)
+        named = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        optional = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(defaults, name),
+                annotation=kind.__forward_arg__,
+            )
+            for name, kind in inspect.get_annotations(options).items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *optional])  # type: ignore[attr-defined]  # a function's
+        return function
+
+    return of
 
 
 def call_of(options: dict[str, Any]) -> Call:

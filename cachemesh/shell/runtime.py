@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh.core import commands, effects
+from cachemesh.core.effects import Join, StartFetch
 from cachemesh.core.explain import Explanation, explain
 from cachemesh.core.lifetimes import verdict
 from cachemesh.core.model import BACKGROUND, CACHE_MISS, Breaker, Entry, Failed, Terms
@@ -181,14 +182,14 @@ class Runtime:
                 self._note(trace, command)
             self.state, ordered = reduce_live(self.state, command)
             for effect in ordered:
-                if type(effect) is effects.Join:
-                    live = self.lives[effect.flight_id]
+                if type(effect) is Join:
+                    live = started or self.lives[effect.flight_id]
                     live.waiting += 1
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
-                elif type(effect) is effects.StartFetch:
+                elif type(effect) is StartFetch:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
-                    if plan is not self.default_plan:
+                    if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if effect.source is BACKGROUND:
                         started.is_background = True
@@ -379,7 +380,12 @@ class Runtime:
 
     def waited_long(self, boarding: Boarding) -> Answer | None:
         """A caller has waited for its soft timeout: the old value that it gets, or None."""
-        return self._old_value(commands.WaitedLong(boarding.live.flight_id, self.time.now()))
+        live = boarding.live
+        old = self._old_value(commands.WaitedLong(live.flight_id, self.time.now()))
+        flight = self.state.flights.get(live.flight_id)
+        if flight is not None and flight.is_detached:
+            live.is_background = True
+        return old
 
     def gave_up(self, boarding: Boarding) -> Answer:
         """A caller has waited for its hard timeout: what it gets."""
@@ -462,9 +468,15 @@ class Runtime:
 
     # Commands and what follows from them
 
-    def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
+    def dispatch(self, command: commands.Command[Answer], stamps: bool = False) -> effects.Effects[Answer]:  # noqa: FBT002 (a keyword costs)
+        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part.
+
+        `stamps`: the command gets a stamp from the row of the flights' ids. It is
+        drawn under the lock, so that the row is also the order of the commands.
+        """
         self.lock.acquire()  # As in `ask`.
+        if stamps:
+            command = replace(command, stamp=next(self.flight_ids))
         if self._is_busy:
             self._deferred.append(command)
             self.lock.release()
@@ -517,12 +529,13 @@ class Runtime:
 
     def _commit_settle(self, effect: effects.Settle[Answer]) -> None:
         live = self._landed(effect.flight_id)
-        live.answer = effect.answer
-        live.fallback = effect.fallback
-        live.rescue = effect.rescue
-        live.asks_again_after = effect.asks_again_after or None
-        if type(effect.answer) is Failure:
-            live.traceback = origin_traceback(effect.answer.failure())
+        answer = live.answer = effect.answer
+        if type(answer) is Failure:
+            live.fallback = effect.fallback
+            live.rescue = effect.rescue
+            live.traceback = origin_traceback(answer.failure())
+        elif effect.asks_again_after:
+            live.asks_again_after = effect.asks_again_after
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
@@ -711,7 +724,7 @@ class Runtime:
 
     def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
         """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
-        for effect in self.dispatch(command):
+        for effect in self.dispatch(command, True):
             if isinstance(effect, effects.Refuse):
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED
