@@ -57,11 +57,16 @@ class Cache(Face):
     """A Result-first cache for asyncio. Nothing is raised for an expected failure: it comes back as `Failure`.
 
     `store`: a place behind the memory, read on a memory miss and written
-    through. `default_ttl`: seconds or a timedelta; None never expires. `clock`:
-    seconds since the epoch. `retry`, `cache_failures`: for calls that do not say
-    otherwise. `token_keeper`: for `get_authenticated`. `max_entries`: how many
-    entries the memory holds, evicted by S3-FIFO; None is unbounded. A setting
-    that makes no sense raises pydantic's `ValidationError`.
+    through. `default_ttl`: seconds, a timedelta or a `Lifetime`; None never
+    expires. `clock`: seconds since the epoch. `retry`, `cache_failures`,
+    `max_flight_age`: for calls that do not say otherwise. `token_keeper`: for
+    `get_authenticated`. `max_entries`: how many entries the memory holds, evicted
+    by S3-FIFO; None is unbounded. `breakers`: when an origin is left alone; one
+    for all, or by name. `copy_on_read`: a value is copied for each caller (True:
+    `copy.deepcopy`). `freeze`: what is done to a value before it is cached; such
+    as `frozen`. By default everybody gets the very same object. `rng`: where
+    jitter comes from. A setting that makes no sense raises pydantic's
+    `ValidationError`.
 
     One cache may be used from several event loops: they share its data, and
     each has its own fetches under way.

@@ -53,8 +53,8 @@ class SyncCache(Face):
     """A Result-first cache for threads: `Cache` without `await`, thread-safe. A hit takes no lock.
 
     The settings are those of `Cache`. The thread that starts a fetch runs it;
-    those that ask for the same key meanwhile wait for it. Background refreshes
-    and callbacks run in daemon threads. A `clock` that has a `sleep(seconds)`
+    those that ask for the same key meanwhile wait for it. Background refreshes,
+    fetches that are begun with a timeout, and callbacks run in daemon threads. A `clock` that has a `sleep(seconds)`
     method is also what retries wait with.
 
     >>> from returns.result import Success
