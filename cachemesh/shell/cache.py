@@ -19,7 +19,7 @@ from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, spelled_out
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -140,7 +140,7 @@ class Cache(Face):
         `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
         `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if not options:
+        if not options or reads_plainly(options):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -195,7 +195,7 @@ class Cache(Face):
         """
         answers: dict[str, Any] = dict.fromkeys(keys)
         missing: Iterable[str] = answers
-        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+        if reads_plainly(options) and type(policy) is CachePolicy and policy.fresh is SERVE:
             now, plain = monotonic(), self._plain
             left = []
             for key in answers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection  # noqa: TC003 (for `typing.get_type_hints`)
+from collections.abc import Callable, Collection, Mapping  # noqa: TC003 (for `typing.get_type_hints`)
 from typing import Any, Final, TypedDict, TypeVar
 
 from msgspec import Struct
@@ -90,6 +90,18 @@ def spelled_out(options: type, defaults: Call = NO_OPTIONS) -> Callable[[F], F]:
         return function
 
     return of
+
+
+OF_A_PLAIN_HIT: Final = frozenset(Call.__struct_fields__)
+
+
+def reads_plainly(options: Mapping[str, object]) -> bool:
+    """Whether a hit for the global scope has nothing to look at in these options (decision 0006)."""
+    return (
+        options.keys() <= OF_A_PLAIN_HIT
+        and options.get("scope", GLOBAL) is GLOBAL
+        and options.get("always_revalidate", False) is False
+    )
 
 
 def call_of(options: dict[str, Any]) -> Call:

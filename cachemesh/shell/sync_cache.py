@@ -12,7 +12,7 @@ from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, spelled_out
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -121,7 +121,7 @@ class SyncCache(Face):
         `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
         `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if not options:
+        if not options or reads_plainly(options):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -172,7 +172,7 @@ class SyncCache(Face):
         """
         answers: dict[str, Any] = dict.fromkeys(keys)
         missing: Iterable[str] = answers
-        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+        if reads_plainly(options) and type(policy) is CachePolicy and policy.fresh is SERVE:
             now, plain = monotonic(), self._plain
             left = []
             for key in answers:
