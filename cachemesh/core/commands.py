@@ -133,21 +133,27 @@ class WaitedLong(Struct, frozen=True):
 class GaveUp(Struct, frozen=True):
     """A caller has waited for its hard timeout: it waits no longer, and the next one is to try anew.
 
-    `reads`: it would take an old value within its windows.
+    `reads`: it would take an old value within its windows. `counts`: it tells
+    against the origin.
     """
 
     flight_id: int
     now: float
     reads: bool = True
     falls_back: bool = False
+    counts: bool = True
 
 
 class Overdue(Redacted, Generic[A], frozen=True):
-    """A flight is older than it may get: it fails with `answer`, whatever its fetch is doing."""
+    """A flight is older than it may get: it fails with `answer`, whatever its fetch is doing.
+
+    `counts`: it tells against the origin.
+    """
 
     flight_id: int
     answer: A
     now: float
+    counts: bool = True
 
 
 class StoppedWaiting(Struct, frozen=True):
