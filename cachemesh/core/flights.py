@@ -85,6 +85,8 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     flight_id, owner, key, answer = command.flight_id, flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
     if partition is None or not (flight.persist and (directives is None or directives.stores)):
+        if partition is not None and flight.persist and key in partition.failures:  # The origin is well again.
+            partition = partition.moved(partition.entries, partition.failures.discard(key), partition.flights)
         return landed(state, flight, partition), (Settle(flight_id, owner, key, answer), *log)
 
     is_news, again_after = True, 0
