@@ -145,15 +145,11 @@ class GaveUp(Struct, frozen=True):
 
 
 class Overdue(Redacted, Generic[A], frozen=True):
-    """A flight is older than it may get: it fails with `answer`, whatever its fetch is doing.
-
-    `counts`: it tells against the origin.
-    """
+    """A flight is older than it may get: it fails with `answer`, whatever its fetch is doing."""
 
     flight_id: int
     answer: A
     now: float
-    counts: bool = True
 
 
 class StoppedWaiting(Struct, frozen=True):

@@ -62,12 +62,11 @@ class AsyncDomain:
         """`wait`, for as long as the caller's timeouts allow."""
         plan, runtime = boarding.plan, self._runtime
         try:
-            if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+            if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
                 if await self._is_over_within(boarding, plan.soft_s):
                     return self.told(boarding)
                 answer = runtime.waited_long(boarding)
                 if answer is not None:
-                    boarding.live.is_background = True
                     self._leave(boarding)
                     return answer
             if await self._is_over_within(boarding, plan.hard_s):

@@ -19,7 +19,7 @@ from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -110,6 +110,7 @@ class Cache(Face):
         self._domain: AsyncDomain | None = None
         self._domains: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncDomain] = weakref.WeakKeyDictionary()
 
+    @spelled_out(GetOptions)
     async def get(
         self,
         key: str,
@@ -149,6 +150,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(GetOptions)
     async def get_served(
         self,
         key: str,
@@ -168,6 +170,7 @@ class Cache(Face):
             return trace.result(answer, self._runtime.time.now(), given)
         return trace.result(answer, self._runtime.time.now(), answer)
 
+    @spelled_out(GetOptions)
     async def get_many(
         self,
         keys: Iterable[str],
@@ -203,6 +206,7 @@ class Cache(Face):
             answers.update(await self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
         return answers
 
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
     async def get_authenticated(
         self,
         key: str,
@@ -232,6 +236,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     async def refresh(
         self,
         key: str,
@@ -251,6 +256,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     async def prefetch(
         self,
         key: str,

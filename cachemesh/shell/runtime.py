@@ -391,13 +391,13 @@ class Runtime:
             return True
 
     def waited_long(self, boarding: Boarding) -> Answer | None:
-        """A caller has waited for its soft timeout: the old value that it gets, or None.
-
-        Who asked for a fetch, whatever is cached, gets none.
-        """
-        if not boarding.reads:
-            return None
-        return self._old_value(commands.WaitedLong(boarding.live.flight_id, self.time.now()))
+        """A caller has waited for its soft timeout: the old value that it gets, or None."""
+        live = boarding.live
+        old = self._old_value(commands.WaitedLong(live.flight_id, self.time.now()))
+        flight = self.state.flights.get(live.flight_id)
+        if flight is not None and flight.is_detached:
+            live.is_background = True
+        return old
 
     def gave_up(self, boarding: Boarding) -> Answer:
         """A caller has waited for its hard timeout: what it gets."""
@@ -434,9 +434,8 @@ class Runtime:
     def overdue(self, live: LiveFlight) -> None:
         """`live` is too old: it fails, whatever its fetch is doing."""
         if live.phase is Phase.UNDER_WAY:
-            error = FetchTimeout(live.key, live.plan.age_s or 0.0)
-            counts = self._counts(live, error)
-            self.dispatch(commands.Overdue(live.flight_id, Failure(error), self.time.now(), counts))
+            answer = Failure(FetchTimeout(live.key, live.plan.age_s or 0.0))
+            self.dispatch(commands.Overdue(live.flight_id, answer, self.time.now()))
             if live.driver is not None:
                 live.driver.cancel(live)
 
@@ -494,9 +493,15 @@ class Runtime:
 
     # Commands and what follows from them
 
-    def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
+    def dispatch(self, command: commands.Command[Answer], stamps: bool = False) -> effects.Effects[Answer]:  # noqa: FBT002 (a keyword costs)
+        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part.
+
+        `stamps`: the command gets a stamp from the row of the flights' ids. It is
+        drawn under the lock, so that the row is also the order of the commands.
+        """
         self.lock.acquire()  # As in `ask`.
+        if stamps:
+            command = replace(command, stamp=next(self.flight_ids))
         if self._is_busy:
             self._deferred.append(command)
             self.lock.release()
@@ -744,7 +749,7 @@ class Runtime:
 
     def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
         """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
-        for effect in self.dispatch(command):
+        for effect in self.dispatch(command, True):
             if isinstance(effect, effects.Refuse):
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED

@@ -12,7 +12,7 @@ from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -96,6 +96,7 @@ class SyncCache(Face):
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain = ThreadDomain(self._runtime)
 
+    @spelled_out(GetOptions)
     def get(
         self,
         key: str,
@@ -133,6 +134,7 @@ class SyncCache(Face):
         answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(GetOptions)
     def get_served(
         self,
         key: str,
@@ -150,6 +152,7 @@ class SyncCache(Face):
             return trace.result(answer, self._runtime.time.now(), given)
         return trace.result(answer, self._runtime.time.now(), answer)
 
+    @spelled_out(GetOptions)
     def get_many(
         self,
         keys: Iterable[str],
@@ -185,6 +188,7 @@ class SyncCache(Face):
             answers.update(self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
         return answers
 
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
     def get_authenticated(
         self,
         key: str,
@@ -212,6 +216,7 @@ class SyncCache(Face):
         )
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     def refresh(
         self,
         key: str,
@@ -229,6 +234,7 @@ class SyncCache(Face):
         )
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     def prefetch(
         self,
         key: str,

@@ -54,7 +54,8 @@ class ThreadDomain:
         """What the flight brings to one of its callers. None: ask again."""
         live, plan = boarding.live, boarding.plan
         live.driver = self
-        if boarding.leads and not live.is_load and not plan.is_patient and self._flies_beside(live):
+        may_be_left = not plan.is_patient or live.overdue_at is not None
+        if boarding.leads and not live.is_load and may_be_left and self._flies_beside(live):
             return self._wait_impatiently(boarding)
         if boarding.leads:
             live.handle = threading.current_thread()
@@ -94,7 +95,7 @@ class ThreadDomain:
         """`wait`, for as long as the caller's timeouts allow."""
         live, plan, runtime = boarding.live, boarding.plan, self._runtime
         asked_at, is_over = boarding.asked.now, None
-        if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+        if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
             is_over = self._wait_for(live, asked_at + plan.soft_s)
             if is_over is None:
                 answer = runtime.waited_long(boarding)

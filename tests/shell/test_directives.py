@@ -244,16 +244,6 @@ def test_what_is_not_to_be_cached_leaves_what_is(face: Face) -> None:
     assert face.peek("k") == Failure(CacheExpired("k"))
 
 
-@pytest.mark.parametrize("policy", [CachePolicy.NETWORK_FIRST, CachePolicy.NETWORK_ONLY])
-def test_what_is_not_to_be_cached_still_ends_a_remembered_failure(face: Face, policy: CachePolicy) -> None:
-    """But for a caller who passes the cache by altogether."""
-    face.get("k", face.fetcher(DOWN), cache_failures=True)
-    assert face.has_cached_failure("k")
-    assert face.get("k", face.fetcher(Success(DoNotCache("new"))), policy=policy) == NEW
-    assert face.has_cached_failure("k") is (policy is CachePolicy.NETWORK_ONLY)
-    assert under_way(face.cache) == 0
-
-
 # NotModified and Previous
 
 
