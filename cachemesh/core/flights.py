@@ -305,7 +305,7 @@ def on_gave_up(state: State[A], command: GaveUp) -> Step[A]:
     answer = old[0] if command.falls_back else old[1] if command.reads else None
     log: Effects[A] = ()
     if flight.origin is not None:  # Its origin has been told once.
-        state, log = after_failure(state, flight, command.now)
+        state, log = after_failure(state, flight, command.now) if command.counts else (without_probe(state, flight), ())
         flights = state.flights.insert(flight.flight_id, replace(flight, origin=None))
         state = state.moved(state.partitions, flights)
     partition = listing_partition(state, flight)

@@ -79,7 +79,10 @@ class AsyncDomain:
         return answer
 
     async def _is_over_within(self, boarding: Boarding, seconds: float | None) -> bool:
-        """Whether the flight is over `seconds` after its caller asked; None waits for as long as it takes."""
+        """Whether the flight is over `seconds` after its caller asked; None waits for as long as it takes.
+
+        One that has its answer is, also while that is still being written to the store.
+        """
         live, loop = boarding.live, self._running_loop()
         waiter = loop.create_future()
         live.waiters.append(waiter)
@@ -92,7 +95,7 @@ class AsyncDomain:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return live.is_over
+        return live.is_over or live.phase is Phase.ANSWERED
 
     def told(self, boarding: Boarding) -> Answer | None:
         """What a flight that is over brings to one of its callers. None: ask again."""

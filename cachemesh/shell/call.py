@@ -26,7 +26,10 @@ class FetchOptions(TypedDict, total=False):
     on for the cache. `hard_timeout`: who has waited for so long waits no longer,
     and gets an old value within its `stale_if_error_for`, or `FetchTimeout`; the
     next one starts anew. `max_flight_age`: a fetch that takes longer fails with
-    `FetchTimeout` for everybody. `conditional`: the fetcher is handed what is
+    `FetchTimeout` for everybody, and the next one starts anew. Who asks for a
+    fetch whatever is cached gets no old value; and the store has a limit of its
+    own, a second. With a timeout or an age, `SyncCache` fetches in a thread of
+    its own: one that hangs cannot be stopped, only left. `conditional`: the fetcher is handed what is
     cached, as a `Previous`, or None.
     """
 
