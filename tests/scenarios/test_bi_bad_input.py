@@ -598,7 +598,6 @@ def test_bi6_errors_of_the_cache_are_values() -> None:
         "CacheClosed": (), "FetchRaised": ("k", ValueError("x")), "InvalidFetchResult": ("k", "int"), "InvalidOption": ("policy", "int"),
         "CircuitOpen": ("github", 60.0), "ValueNotCopied": ("k", TypeError("x")), "UpdateRaised": ("k", ValueError("x")),
         "FetchTimeout": ("k", 1.0), "StoreFailed": ("read", OSError(5)), "UndecodableEntry": ("k", "why"),
-        "CircuitOpen": ("api", 1.0), "ValueNotCopied": ("k", ValueError("x")), "UpdateRaised": ("k", ValueError("x")),
     }  # fmt: skip
     kinds = [
         each
