@@ -188,7 +188,7 @@ class Runtime:
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
                 elif type(effect) is StartFetch:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if effect.source is BACKGROUND:
@@ -203,9 +203,8 @@ class Runtime:
                 elif type(effect) is effects.Refuse:
                     answer = Failure(self._refusal(effect, command.key))
                 elif type(effect) is effects.Load:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     started.is_load = True
-                    started.drops_before = self._drops
                     started.store_call = self._call_store("read", effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
@@ -227,17 +226,21 @@ class Runtime:
             self._ageing.append(live)
 
     def _fetch_conditionally(self, live: LiveFlight, fetch: Callable[[Previous[Any] | None], Any]) -> Any:  # noqa: ANN401
-        partition = self.state.partitions.get(live.owner)
-        entry = None if partition is None else partition.entries.get(live.key)
-        if entry is None:
-            live.previous = None
+        now = self.time.now()
+        with self._exclusive():
+            partition = self.state.partitions.get(live.owner)
+            entry = None if partition is None else partition.entries.get(live.key)
+            if entry is not None and verdict(entry, now, self.state, live.owner) is MISSING:
+                entry = None
+            live.previous = None if entry is None else (entry.answer, entry.terms)
+            created_at = now if entry is None else entry.created_at
+        if live.previous is None:
             return fetch(None)
-        answer, terms, created_at = entry.answer, entry.terms, entry.created_at
-        live.previous = answer, terms
+        answer, terms = live.previous
         copied = self.values.given(live.key, answer)
         if isinstance(copied, Failure):
             return copied
-        age = max(0.0, self.time.now() - created_at)
+        age = max(0.0, now - created_at)
         return fetch(Previous(copied.unwrap(), None if terms is None else terms.validator, age))
 
     def _note(self, trace: Trace, command: commands.Get | commands.Refresh) -> None:
@@ -421,7 +424,8 @@ class Runtime:
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored)
-        self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
+        ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
+        live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
 
     def _would_retry(self, live: LiveFlight, error: object) -> bool:
         flight = self.state.flights.get(live.flight_id)
@@ -544,14 +548,29 @@ class Runtime:
         owner, key, entry = effect.owner, effect.key, effect.entry
         if self.alike:
             self._struck_off(owner, key)
-        if self._watches.boxes and effect.is_news:
+        expires_at: float | None = entry.expires_at
+        if entry.terms is not None and entry.terms.tags:
+            expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
+        if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
         if self.line is not None:
-            call = self._write(self._as_stored(owner, key, entry))
+            call = self._written_through(owner, key, entry, expires_at)
             live = self.lives.get(effect.flight_id)
             if live is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
+
+    def _written_through(self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None) -> StoreCall:
+        """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
+
+        The store knows of no marks, so what they say of an entry goes with it.
+        """
+        assert self.line is not None
+        if expires_at is None:
+            return self.line.append(StoreCall("delete", owner, key))
+        if expires_at < entry.expires_at:
+            entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
+        return self._write(self._as_stored(owner, key, entry))
 
     def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer]) -> StoredEntry:
         offset, terms = self.time.epoch_offset, entry.terms
@@ -562,7 +581,7 @@ class Runtime:
             is_failure=False,
             created_at=entry.created_at + offset,
             ttl_s=entry.ttl_s,
-            expires_at=None if entry.ttl_s is None else entry.expires_at + offset,
+            expires_at=None if isinf(entry.expires_at) else entry.expires_at + offset,
         )
         if terms is None:
             return stored
