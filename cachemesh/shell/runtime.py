@@ -665,6 +665,7 @@ class Runtime:
                 entry = partition.entries.get(key)
                 if entry is not None and entry.terms is not None and effect.tag in entry.terms.tags:
                     self._announce(owner, key, Failure(CacheMiss(key)))
+                    self._commit(commands.Evict(owner, key))  # So that it goes once.
 
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
         if effect.owner == GLOBAL_OWNER:
