@@ -427,9 +427,9 @@ class Portal:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run `coroutine` over there, and wait for it."""
+        """Run `coroutine` over there, and wait for it; a store, or a logger told of it, is over there itself."""
         running = self.start(coroutine)
-        if running is not None:
+        if running is not None and threading.current_thread() is not self._thread:
             running.result()
 
     def stop(self) -> None:
