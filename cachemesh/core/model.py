@@ -203,11 +203,12 @@ class Flight(Struct, frozen=True, gc=False):
 
 
 class Ancestor(Struct, frozen=True, gc=False):
-    """A flight inside whose fetch a command was given."""
+    """A flight inside whose fetch a command was given. `shares`: that fetch is the next one's as well."""
 
     flight_id: int
     owner: Owner
     key: str
+    shares: bool = False
 
 
 class Partition(Struct, Generic[A], frozen=True):

@@ -48,12 +48,25 @@ def reaches(flights: Map[int, Flight], start: int, goals: tuple[Ancestor, ...]) 
 
 
 def with_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
-    """The innermost flight of `within` waits for `awaited`."""
+    """The innermost flight of `within` waits for `awaited`; those that share its fetch wait for it."""
     waiter = state.flights.get(within[-1].flight_id)
     if waiter is None:
         return state
+    if not waiter.waits_on:
+        state = with_shared_waits(state, within, waiter.flight_id)
     still = (each for each in waiter.waits_on if each in state.flights)
     return with_waits(state, waiter, (*still, awaited))
+
+
+def with_shared_waits(state: State[A], within: tuple[Ancestor, ...], innermost: int) -> State[A]:
+    """Those that share the fetch of `innermost` wait for what that waits for."""
+    for each in reversed(within[:-1]):
+        if not each.shares:
+            break
+        sharer = state.flights.get(each.flight_id)
+        if sharer is not None and innermost not in sharer.waits_on:
+            state = with_waits(state, sharer, (*sharer.waits_on, innermost))
+    return state
 
 
 def without_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:

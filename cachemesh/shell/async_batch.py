@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
-from functools import partial
+import asyncio
+from contextvars import Context, copy_context
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from returns.result import Failure
 
-from cachemesh.errors import FetchCancelled, FetchRaised
+from cachemesh.errors import FetchRaised
 from cachemesh.shell.batch import answers_of
-from cachemesh.shell.live import WITHIN, Inside
+from cachemesh.shell.live import WITHIN, Inside, inside_all
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
+    from cachemesh.core.scopes import Owner
     from cachemesh.shell.outcomes import Answer
+
+Seat: TypeAlias = "tuple[asyncio.Future[Answer], Inside]"
+
+
+class Collected:
+    """The keys of one owner that are to be fetched together, in the context of the first that asked."""
+
+    def __init__(self) -> None:
+        self.context = copy_context()
+        self.seats: dict[str, list[Seat]] = {}
 
 
 class Batch:
-    """Collects keys for `window_s` seconds (0: until the loop has gone round), or until there are `most`."""
+    """Collects keys for `window_s` seconds (0: until the loop has gone round), or until there are `most`.
+
+    What belongs to one user is never fetched in the name of another: each owner has a call of its own.
+    """
 
     def __init__(
         self,
@@ -35,55 +48,70 @@ class Batch:
         self._loop = loop
         self._window_s = window_s
         self._most = most
-        self._waiting: dict[str, tuple[asyncio.Future[Answer], Inside | None]] = {}
+        self._collected: dict[Owner, Collected] = {}
         self._alarm: asyncio.Handle | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._undecided = 0
-
-    def fetch(self, key: str) -> Callable[[], Coroutine[Any, Any, Answer]]:
-        """The fetcher of one key."""
-        return partial(self._fetch, key)
+        self._is_held = False
 
     def hold(self) -> None:
-        """One more key may still come: wait for `release`."""
-        self._undecided += 1
+        """More keys may still come, however long that takes: wait for `release`."""
+        self._is_held = True
 
     def release(self) -> None:
-        """One key less may still come."""
-        self._undecided -= 1
-        if self._undecided == 0 and self._waiting and self._alarm is None:
-            self._alarm = self._loop.call_soon(self._call)
+        """All keys are known."""
+        self._is_held = False
+        if self._collected:
+            self._set_alarm()
 
-    async def _fetch(self, key: str) -> Answer:
+    async def fetch(self) -> Answer:
+        """The fetcher of every key: for which one it is called, the flight tells that it runs inside of."""
+        inside = WITHIN.get()
+        assert inside is not None
         answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._waiting[key] = answer, WITHIN.get()
-        if self._most is not None and len(self._waiting) >= self._most:
-            self._call()
-        elif self._alarm is None and self._undecided == 0:
-            wait = self._loop.call_later if self._window_s else None
-            self._alarm = self._loop.call_soon(self._call) if wait is None else wait(self._window_s, self._call)
+        collected = self._collected.get(inside.owner)
+        if collected is None:
+            collected = self._collected[inside.owner] = Collected()
+        collected.seats.setdefault(inside.key, []).append((answer, inside))
+        if self._most is not None and len(collected.seats) >= self._most:
+            self._call(inside.owner)
+        elif not self._is_held:
+            self._set_alarm()
         return await answer
 
-    def _call(self) -> None:
-        """Call the origin for whoever waits, inside of all their fetches: a key among them is not asked for again."""
+    def _set_alarm(self) -> None:
         if self._alarm is not None:
+            return
+        if self._window_s:
+            self._alarm = self._loop.call_later(self._window_s, self._call_all)
+        else:
+            self._alarm = self._loop.call_soon(self._call_all)
+
+    def _call_all(self) -> None:
+        for owner in list(self._collected):
+            self._call(owner)
+
+    def _call(self, owner: Owner) -> None:
+        """Call the origin for whoever waits, inside of all their fetches: a key among them is not asked for again."""
+        collected = self._collected.pop(owner)
+        if self._alarm is not None and not self._collected:
             self._alarm.cancel()
             self._alarm = None
-        waiting = {key: each for key, each in self._waiting.items() if not each[0].done()}
-        self._waiting = {}
+        waiting = {
+            key: left
+            for key, seats in collected.seats.items()
+            if (left := [(answer, inside) for answer, inside in seats if not answer.done()])
+        }
         if not waiting:
             return
-        inside: Inside | None = None
-        for _, within in waiting.values():
-            if within is not None:
-                inside = Inside(within.runtime, within.flight_id, within.owner, within.key, inside or within.outer)
-        context = copy_context()
-        context.run(WITHIN.set, inside)
-        answers = {key: answer for key, (answer, _) in waiting.items()}
-        call = self._loop.create_task(self._answer(answers), context=context)
+        collected.context.run(WITHIN.set, inside_all([inside for seats in waiting.values() for _, inside in seats]))
+        answers = {key: [answer for answer, _ in seats] for key, seats in waiting.items()}
+        self._set_going(answers, collected.context)
+
+    def _set_going(self, waiting: dict[str, list[asyncio.Future[Answer]]], context: Context) -> None:
+        call = self._loop.create_task(self._answer(waiting), context=context)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
-        left = len(answers)
+        left = sum(len(answers) for answers in waiting.values())
 
         def given_up(answer: asyncio.Future[Answer]) -> None:
             nonlocal left
@@ -91,18 +119,40 @@ class Batch:
             if answer.cancelled() and left == 0:
                 call.cancel()
 
-        for answer in answers.values():
-            answer.add_done_callback(given_up)
+        for answers in waiting.values():
+            for answer in answers:
+                answer.add_done_callback(given_up)
 
-    async def _answer(self, waiting: dict[str, asyncio.Future[Answer]]) -> None:
+    async def _answer(self, waiting: dict[str, list[asyncio.Future[Answer]]]) -> None:
         keys = tuple(waiting)
-        answers: dict[str, Any] = {}
+        answers: dict[str, Answer]
         try:
             got = self._fetch_many(keys)
             answers = answers_of(await got if isawaitable(got) else got, keys)
         except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
             answers = {key: Failure(FetchRaised(key, error)) for key in keys}
-        finally:
-            for key, answer in waiting.items():
-                if not answer.done():
-                    answer.set_result(answers.get(key, Failure(FetchCancelled(key))))
+        except GeneratorExit:  # The loop was closed over this call: nobody waits.
+            raise
+        except BaseException as crash:
+            if not is_handed_over(crash, unanswered(waiting)):
+                raise
+            return
+        for key, seats in waiting.items():
+            for each in unanswered({key: seats}):
+                each.set_result(answers[key])
+
+
+def is_handed_over(crash: BaseException, waiting: list[asyncio.Future[Answer]]) -> bool:
+    """Whether a crash goes on as that of the fetches that wait: each ends as if it had raised it itself."""
+    if isinstance(crash, asyncio.CancelledError):
+        for each in waiting:
+            each.cancel()
+        return False
+    for each in waiting:
+        each.set_exception(crash)
+    return bool(waiting)
+
+
+def unanswered(waiting: dict[str, list[asyncio.Future[Answer]]]) -> list[asyncio.Future[Answer]]:
+    """Those of the futures that still wait."""
+    return [answer for seats in waiting.values() for answer in seats if not answer.done()]

@@ -58,6 +58,10 @@ class AsyncDomain:
                 raise
         return self.told(boarding)
 
+    def leave(self, boarding: Boarding) -> None:
+        """A caller goes without having waited."""
+        self._leave(boarding)
+
     async def _wait_impatiently(self, boarding: Boarding) -> Answer | None:
         """`wait`, for as long as the caller's timeouts allow."""
         plan, runtime = boarding.plan, self._runtime

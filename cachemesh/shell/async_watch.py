@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from returns.result import Result
 
     from cachemesh.errors import CacheError
+    from cachemesh.shell.outcomes import Answer
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -27,9 +28,10 @@ E = TypeVar("E")
 class Updates(Generic[T, E]):
     """The news of a key as an asynchronous iterator. It ends with the watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Callable[[Answer], Answer]) -> None:
         self.mailbox = Mailbox()
         self.mailbox.ring = self._ring
+        self._given = given
         self._loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -43,7 +45,7 @@ class Updates(Generic[T, E]):
             if news is ENDED:
                 raise StopAsyncIteration
             if news is not NOTHING_YET:
-                return cast("Result[T, E | CacheError]", news)
+                return cast("Result[T, E | CacheError]", self._given(news))
             await waiter
 
     def _ring(self) -> None:
@@ -66,7 +68,7 @@ class Watch(Watching, Generic[T, E]):
     """
 
     async def __aenter__(self) -> Updates[T, E]:
-        updates: Updates[T, E] = Updates()
+        updates: Updates[T, E] = Updates(self._given)
         unwatch = self._open(updates.mailbox, keep=False)
 
         def close() -> None:

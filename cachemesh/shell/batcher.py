@@ -5,25 +5,27 @@ from __future__ import annotations
 import asyncio
 import weakref
 from concurrent.futures import Future
-from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from returns.result import Failure, Result
 
 from cachemesh.core.policies import CachePolicy
-from cachemesh.errors import FetchCancelled, FetchRaised
+from cachemesh.errors import FetchCancelled
 from cachemesh.shell.async_batch import Batch
-from cachemesh.shell.batch import answers_of
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.durations import duration_s
+from cachemesh.shell.live import WITHIN
+from cachemesh.shell.thread_batch import fetched_together
 
 if TYPE_CHECKING:
+    from cachemesh.core.scopes import Owner
     from cachemesh.errors import CacheError
     from cachemesh.shell.cache import Cache
     from cachemesh.shell.call import GetOptions
     from cachemesh.shell.durations import Duration, Ttl
     from cachemesh.shell.lifetime import Lifetime
+    from cachemesh.shell.live import Inside
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import FetchMany, SyncFetchMany
     from cachemesh.shell.sync_cache import SyncCache
@@ -80,7 +82,7 @@ class Batcher(Generic[T, E]):
         if batch is None:
             batch = Batch(self._fetch_many, weakref.proxy(loop), window_s=self._window_s, most=self._most)
             self._batches[loop] = batch
-        return await self._cache.get(key, batch.fetch(key), policy=policy, ttl=ttl, **options)
+        return await self._cache.get(key, batch.fetch, policy=policy, ttl=ttl, **options)
 
 
 class SyncBatcher(Generic[T, E]):
@@ -98,7 +100,8 @@ class SyncBatcher(Generic[T, E]):
         self._fetch_many = fetch_many
         self._window_s, self._most = bounds(window, most)
         self._lock = Lock()
-        self._open: Slot | None = None
+        self._open: dict[Owner, Slot] = {}
+        """What belongs to one user is never fetched in the name of another: each owner has a slot of its own."""
 
     def get(
         self,
@@ -109,45 +112,47 @@ class SyncBatcher(Generic[T, E]):
         **options: Unpack[GetOptions],
     ) -> Result[T, E | CacheError]:
         """`SyncCache.get`, with the batch as its fetcher."""
-        return self._cache.get(key, partial(self._fetch, key), policy=policy, ttl=ttl, **options)
+        return self._cache.get(key, self._fetch, policy=policy, ttl=ttl, **options)
 
-    def _fetch(self, key: str) -> Answer:
+    def _fetch(self) -> Answer:
+        inside = WITHIN.get()
+        assert inside is not None
         with self._lock:
-            slot = self._open
+            slot = self._open.get(inside.owner)
             leads = slot is None
             if slot is None:
-                slot = self._open = Slot()
-            slot.keys[key] = None
+                slot = self._open[inside.owner] = Slot()
+            slot.flights.append(inside)
+            slot.keys.add(inside.key)
             if self._most is not None and len(slot.keys) >= self._most:
-                self._open = None
+                del self._open[inside.owner]
         if leads:
-            self._lead(slot)
+            self._lead(slot, inside.owner)
         answers = slot.answers.result()
-        found: Answer = answers.get(key, Failure(FetchCancelled(key)))
+        found: Answer = answers.get(inside.key, Failure(FetchCancelled(inside.key)))
         return found
 
-    def _lead(self, slot: Slot) -> None:
+    def _lead(self, slot: Slot, owner: Owner) -> None:
         answers: dict[str, Answer] = {}
         try:
-            self._cache.pause(self._window_s)
-            with self._lock:
-                if self._open is slot:
-                    self._open = None
-            keys = tuple(slot.keys)
             try:
-                answers = answers_of(self._fetch_many(keys), keys)
-            except Exception as error:  # noqa: BLE001 (whatever a fetcher raises is a Failure)
-                answers = {key: Failure(FetchRaised(key, error)) for key in keys}
+                self._cache.pause(self._window_s)
+            finally:
+                with self._lock:
+                    if self._open.get(owner) is slot:
+                        del self._open[owner]
+            answers = fetched_together(self._fetch_many, slot.flights)
         finally:
             slot.answers.set_result(answers)
 
 
 class Slot:
-    """The keys that are fetched together, and what comes of it."""
+    """The flights whose keys are fetched together, and what comes of it."""
 
     def __init__(self) -> None:
-        self.keys: dict[str, None] = {}
-        self.answers: Future[dict[str, Any]] = Future()
+        self.flights: list[Inside] = []
+        self.keys: set[str] = set()
+        self.answers: Future[dict[str, Answer]] = Future()
 
 
 def bounds(window: object, most: object) -> tuple[float, int | None]:

@@ -21,8 +21,9 @@ from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
-from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
+from cachemesh.shell.face import NO_DOMAIN, NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
+from cachemesh.shell.many import loading, no_conditional, sort_in
 from cachemesh.shell.options import BreakerOptions, RetryOptions
 from cachemesh.shell.provenance import Refused, Served, Trace
 from cachemesh.shell.runtime import Runtime
@@ -374,19 +375,27 @@ class Cache(Face):
         ttl: Ttl | Lifetime | Default,
         call: Call,
     ) -> dict[str, Answer]:
-        """The answers to gets that are no plain hits: each rides on its own, and their fetches are made together."""
+        """The answers to all but plain hits. The fetches are made together, once the store has been asked."""
+        if call.conditional:
+            return no_conditional(keys)
         batch = Batch(fetch_many, get_running_loop())
         answers: dict[str, Answer] = {}
-        boarded: list[tuple[str, Boarding]] = []
-        for key in keys:
-            answer = self._get(key, batch.fetch(key), policy, ttl, call)
-            if type(answer) is Boarding:
-                boarded.append((key, answer))
-            else:
-                answers[key] = answer if self._copies is None else self._copies(key, answer)
-        if boarded:
-            answers.update(await self._ride_together(boarded))
-        return answers
+        boarded: dict[str, Boarding] = {}
+        try:
+            batch.hold()
+            try:
+                for key in keys:
+                    sort_in(key, self._get(key, batch.fetch, policy, ttl, call), answers, boarded)
+                await self._ride_together(loading(boarded), answers, boarded)
+            finally:
+                batch.release()
+            while boarded:
+                await self._ride_together(list(boarded), answers, boarded)
+        except BaseException:
+            for boarding in boarded.values():
+                boarding.live.driver.leave(boarding)
+            raise
+        return answers if self._copies is None else {key: self._copies(key, each) for key, each in answers.items()}
 
     def _refresh(
         self,
@@ -442,17 +451,24 @@ class Cache(Face):
                 return answer
             boarding = answer
 
-    async def _ride_together(self, boarded: list[tuple[str, Boarding]]) -> dict[str, Answer]:
-        """Wait for many flights at once. Whoever is cancelled leaves all of them."""
-        rides = {key: asyncio.ensure_future(self._ride(boarding)) for key, boarding in boarded}
-        try:
-            await asyncio.wait(rides.values())
-        except BaseException:
-            for ride in rides.values():
-                ride.cancel()
-            raise
-        given = {key: ride.result() for key, ride in rides.items()}
-        return given if self._copies is None else {key: self._copies(key, each) for key, each in given.items()}
+    async def _ride_together(self, keys: list[str], answers: dict[str, Answer], boarded: dict[str, Boarding]) -> None:
+        """Wait for the flights of `keys`; then ask again where that is due, all at once."""
+        again: list[tuple[str, Boarding]] = []
+        for key in keys:
+            boarding = boarded.pop(key)
+            told = await boarding.live.driver.wait(boarding)
+            if told is None:
+                again.append((key, boarding))
+            else:
+                answers[key] = told
+        for key, boarding in again:
+            command, domain = self._runtime.asked_again(boarding), boarding.live.driver
+            sort_in(key, self._ask(command, boarding.fetch, boarding.plan, domain), answers, boarded)
+
+    def _domain_id(self) -> int:
+        loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
+        domain = None if loop is None else self._domains.get(loop)
+        return NO_DOMAIN if domain is None else domain.domain_id
 
     def _here(self) -> AsyncDomain:
         """The domain of the running event loop."""

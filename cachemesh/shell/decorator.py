@@ -19,6 +19,7 @@ from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face
 from cachemesh.shell.key_template import KeyTemplate
 from cachemesh.shell.method import Method, is_in_class
+from cachemesh.shell.outcomes import tags_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -177,7 +178,7 @@ def cached(
     plain = is_plain(cache, policy, call)
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401 (one of the three protocols)
-        template = KeyTemplate.of(function, key)
+        template = KeyTemplate.of(key, signature_of(function, call))
         functions = Functions(cache, function, template, policy, {"ttl": ttl, **options})
         if not isinstance(cache, Cache):
             wrapper: Any = functions.sync_get(plain)
@@ -211,6 +212,18 @@ def is_plain(cache: Face, policy: CachePolicy, call: Call) -> Mapping[str, Resid
     return cache.plain if serves else NO_PLAIN_HITS
 
 
+def signature_of(function: Callable[..., Any], call: Call) -> inspect.Signature:
+    """What the callers of `function` give it: all but what the cache fills in."""
+    signature = inspect.signature(function)
+    if not call.conditional:
+        return signature
+    parameters = dict(signature.parameters)
+    if parameters.pop("previous", None) is None:
+        msg = "a function that is cached with conditional=True has a parameter `previous`"
+        raise ValueError(msg)
+    return signature.replace(parameters=list(parameters.values()))
+
+
 class Functions:
     """The parts of one cached function."""
 
@@ -228,15 +241,10 @@ class Functions:
         self._options = options
         self._get_options = {"policy": policy, **options}
         self._refresh_options = {name: option for name, option in options.items() if name != "always_revalidate"}
-        self._tags = [
-            KeyTemplate.of(function, tag) if isinstance(tag, str) and "{" in tag else tag
-            for tag in options.get("tags", ())
-        ]
+        tags = tags_of(options.get("tags", ())) or ()  # What they are not is said by each call.
+        self._tags = [KeyTemplate.of(tag, template.signature) if "{" in tag else tag for tag in tags]
         self._has_tag_templates = any(isinstance(tag, KeyTemplate) for tag in self._tags)
         self._is_conditional = bool(options.get("conditional"))
-        if self._is_conditional and "previous" not in inspect.signature(function).parameters:
-            msg = "a function that is cached with conditional=True has a parameter `previous`"
-            raise ValueError(msg)
 
     def async_get(self, plain: Mapping[str, Resident]) -> Callable[..., Coroutine[Any, Any, Answer]]:
         ask = self.ask

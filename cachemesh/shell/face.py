@@ -53,7 +53,10 @@ UNSTAMPED: Final = 0
 """The runtime puts the stamp in its place."""
 
 NO_DOMAIN: Final = -1
-"""Where no flight is, for a question that joins none."""
+"""Where no flight is: outside of all event loops."""
+
+MOST_TRIES: Final = 10_000
+"""An update that other writes keep coming between is made again so often."""
 
 T = TypeVar("T")
 
@@ -159,8 +162,14 @@ class Face:
         >>> Cache().explain("feed").unwrap().why
         'cache_first: missing -> fetch'
         """
-        asked = self._get_command(key, policy, DEFAULT, call_of(dict(options)), NO_DOMAIN)
-        return asked if isinstance(asked, Failure) else Success(self._runtime.explained(asked[0]))
+        asked = self._get_command(key, policy, DEFAULT, call_of(dict(options)), self._domain_id())
+        if isinstance(asked, Failure):
+            return asked
+        return Failure(CacheClosed()) if self._runtime.is_closed else Success(self._runtime.explained(asked[0]))
+
+    def _domain_id(self) -> int:
+        """The domain of whoever asks now: whose flights a get would join."""
+        raise NotImplementedError
 
     def circuit(self, origin: str) -> Circuit:
         """The circuit breaker of `origin`, as it is now. One that nobody knows of is closed."""
@@ -216,39 +225,52 @@ class Face:
         """Put `change(value)` in the place of the cached value, for the rest of its life: atomically.
 
         Where another write comes between, `change` is called again, with the
-        newer value; so it should do nothing but compute. The memory is asked,
-        not the store. Failures: `CacheMiss` where nothing is cached,
+        newer value; so it should do nothing but compute. One that itself writes
+        under `key` comes between each time, and is given up on. The memory is
+        asked, not the store. Failures: `CacheMiss` where nothing is cached,
         `UpdateRaised`, and those of `put`.
         """
         runtime = self._runtime
         bad = bad_read(key, scope)
+        if bad is None and scope is None:
+            bad = InvalidOption("scope", "NoneType")
         if bad is not None:
             return Failure(bad)
         key = str.__str__(key)
         if owner_of(scope, runtime.state.active_user, self._viewer) is None:
             return Failure(NoActiveUser(key))
-        while True:
+        for _ in range(MOST_TRIES):
             found = runtime.resident(key, scope, self._viewer)
             if found is None:
                 return Failure(CacheClosed() if runtime.is_closed else CacheMiss(key))
             expected = found[1].answer
-            given = runtime.values.given(key, expected)
-            if isinstance(given, Failure):
-                return given
-            try:
-                value = change(given.unwrap())
-            except Exception as error:  # noqa: BLE001 (whatever the function raises is a Failure)
-                return Failure(UpdateRaised(key, error))
-            if iscoroutine(value):
-                value.close()
-                return Failure(InvalidFetchResult(key, "coroutine"))
+            changed = self._changed(key, change, expected)
+            if isinstance(changed, Failure):
+                return changed
+            value = changed.unwrap()
             answer = runtime.values.taken(key, value)
             if isinstance(answer, Failure):
                 return answer
             update = commands.Update(key, expected, answer, runtime.time.now(), UNSTAMPED, scope, self._viewer)
-            written: Result[T, CacheError] = self._write(update, Success(value))
-            if written != CHANGED:
-                return written
+            written = self._write(update, Success(value))
+            if written is not CHANGED:
+                done: Result[T, CacheError] = written
+                return done
+        return Failure(UpdateRaised(key, RuntimeError("other writes kept coming between")))
+
+    def _changed(self, key: str, change: Callable[[T], T], expected: Answer) -> Result[T, CacheError]:
+        """What `change` makes of a cached value."""
+        given = self._runtime.values.given(key, expected)
+        if isinstance(given, Failure):
+            return given
+        try:
+            value = change(given.unwrap())
+        except Exception as error:  # noqa: BLE001 (whatever the function raises is a Failure)
+            return Failure(UpdateRaised(key, error))
+        if iscoroutine(value):
+            value.close()
+            return Failure(InvalidFetchResult(key, "coroutine"))
+        return Success(value)
 
     def touch(
         self,
@@ -292,7 +314,7 @@ class Face:
 
         It costs the same for one entry and for a million, and holds against
         fetches that are under way, also if they learn of the tag only with
-        their answer. Failures: `InvalidOption`.
+        their answer. Failures: `InvalidOption`, `CacheClosed`.
         """
         return self._mark(tag, scope, is_soft=False)
 
@@ -306,19 +328,24 @@ class Face:
         if scope is not None and type(scope) is not CacheScope:
             return Failure(InvalidOption("scope", type(scope).__name__))
         tag = str.__str__(tag)
-        now = self._runtime.time.now()
+        runtime = self._runtime
+        if runtime.is_closed:
+            return Failure(CacheClosed())
+        now = runtime.time.now()
         self._order(commands.MarkTag(tag, now, UNSTAMPED, is_soft, scope, self._viewer), stamps=True)
         return Success(tag)
 
     def invalidate_prefix(self, prefix: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:
         """Remove every key that begins with `prefix`, from where `invalidate` would. It looks at every key there is.
 
-        Failures: `InvalidKey`, `InvalidOption`.
+        Failures: `InvalidKey`, `InvalidOption`, `CacheClosed`.
         """
         bad = bad_read(prefix, scope)
         if bad is not None:
             return Failure(bad)
         prefix = str.__str__(prefix)
+        if self._runtime.is_closed:
+            return Failure(CacheClosed())
         self._order(commands.InvalidatePrefix(prefix, scope, self._viewer))
         return Success(prefix)
 

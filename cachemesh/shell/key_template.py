@@ -44,13 +44,13 @@ class KeyTemplate:
     """How the key of a call is written."""
 
     def __init__(self, signature: inspect.Signature, write: Callable[[inspect.BoundArguments], str]) -> None:
-        self._signature = signature
+        self.signature = signature
         self._write = write
         self.shortcut: Shortcut | None = None
 
     @classmethod
-    def of(cls, function: Callable[..., Any], key: str | Callable[..., str]) -> KeyTemplate:
-        signature = inspect.signature(function)
+    def of(cls, key: str | Callable[..., str], signature: inspect.Signature) -> KeyTemplate:
+        """`signature`: of the function whose calls have keys."""
         if not isinstance(key, str):
             return cls(signature, lambda bound: key(*bound.args, **bound.kwargs))
         pieces = [
@@ -79,7 +79,7 @@ class KeyTemplate:
 
     def bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
         """The arguments by name, defaults included. TypeError where the function could not be called with them."""
-        bound = self._signature.bind(*args, **kwargs)
+        bound = self.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         return bound
 

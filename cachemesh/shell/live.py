@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, final
@@ -25,13 +25,17 @@ if TYPE_CHECKING:
 
 
 class Inside(Struct, frozen=True):
-    """A flight whose fetch runs, and what it runs inside itself. Another cache may have the same key under way."""
+    """A flight whose fetch runs, and what it runs inside itself. Another cache may have the same key under way.
+
+    `shares`: the fetch of one further in is its own.
+    """
 
     runtime: object
     flight_id: int
     owner: Owner
     key: str
     outer: Inside | None
+    shares: bool = False
 
 
 WITHIN: Final[ContextVar[Inside | None]] = ContextVar("cachemesh_within", default=None)
@@ -46,9 +50,19 @@ def within(runtime: object) -> tuple[Ancestor, ...]:
     found = []
     while inside is not None:
         if inside.runtime is runtime:
-            found.append(Ancestor(inside.flight_id, inside.owner, inside.key))
+            found.append(Ancestor(inside.flight_id, inside.owner, inside.key, inside.shares))
         inside = inside.outer
     return tuple(reversed(found))
+
+
+def inside_all(flights: Sequence[Inside]) -> Inside:
+    """What one fetch for several flights runs inside: all of them."""
+    last = len(flights) - 1
+    outer = flights[0].outer
+    for number, each in enumerate(flights):
+        outer = Inside(each.runtime, each.flight_id, each.owner, each.key, outer, shares=number < last)
+    assert outer is not None
+    return outer
 
 
 class Phase(Enum):
@@ -91,6 +105,8 @@ class LiveFlight:
     is_load = False
     is_beside = False
     """It runs in a thread beside the one that leads it."""
+    is_admitted = False
+    """A load that has brought an entry into memory."""
     is_over = False
     """Everybody who waited has been woken."""
     phase = Phase.UNDER_WAY
@@ -120,8 +136,6 @@ class LiveFlight:
     driver: Any = None
     """The domain that runs it, and its task there."""
     handle: Any = None
-    drops_before = 0
-    """How many partitions had been dropped when it began."""
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
     wish: Wish | None = None
@@ -134,12 +148,15 @@ class LiveFlight:
         asked: Get | Refresh,
         fetch: Callable[[], Any],
         plan: Plan,
+        drops_before: int,
     ) -> None:
         self.flight_id = flight_id
         self.owner = owner
         self.asked = asked
         self.fetch = fetch
         self.plan = plan
+        self.drops_before = drops_before
+        """How many partitions had been dropped when it began."""
         self.waiters: list[Any] = []
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
@@ -146,12 +147,16 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
 
 def tags_of(tags: object) -> tuple[str, ...] | None:
     """`tags` as a tuple of plain strs; None where they are no collection of strs (one str is none)."""
-    if isinstance(tags, str | bytes) or not isinstance(tags, list | tuple | set | frozenset):
+    try:
+        if isinstance(tags, str | Mapping) or not isinstance(tags, Collection):
+            return None
+        given = tuple(tags)
+    except Exception:  # noqa: BLE001 (a collection of somebody's own may raise anything)
         return None
-    if not all(isinstance(tag, str) for tag in tags):
+    if not all(isinstance(tag, str) for tag in given):
         return None
-    found = tuple(str.__str__(tag) for tag in tags)
-    return found if isinstance(tags, list | tuple) else tuple(sorted(found))
+    found = tuple(str.__str__(tag) for tag in given)
+    return tuple(sorted(found)) if isinstance(tags, set | frozenset) else found
 
 
 def life_of(ttl: object) -> tuple[float | None, Lifespan | None]:

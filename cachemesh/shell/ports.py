@@ -54,8 +54,8 @@ SyncTokenFetcher: TypeAlias = (
 """The same for `SyncCache`."""
 
 FetchMany: TypeAlias = (
-    Callable[[tuple[str, ...]], Awaitable[Mapping[str, Result[T, E]]]]
-    | Callable[[tuple[str, ...]], Awaitable[Result[Mapping[str, Result[T, E]], E]]]
+    Callable[[tuple[str, ...]], Awaitable[Mapping[str, Result[Directed[T], E]]]]
+    | Callable[[tuple[str, ...]], Awaitable[Result[Mapping[str, Result[Directed[T], E]], E]]]
 )
 """Asks the origin for several keys at once, for `Cache.get_many` and `Batcher`.
 
@@ -63,8 +63,8 @@ It answers a `Result` for each key; or one `Failure` for all of them.
 """
 
 SyncFetchMany: TypeAlias = (
-    Callable[[tuple[str, ...]], Mapping[str, Result[T, E]]]
-    | Callable[[tuple[str, ...]], Result[Mapping[str, Result[T, E]], E]]
+    Callable[[tuple[str, ...]], Mapping[str, Result[Directed[T], E]]]
+    | Callable[[tuple[str, ...]], Result[Mapping[str, Result[Directed[T], E]], E]]
 )
 """The same for `SyncCache`."""
 

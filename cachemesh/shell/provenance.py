@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic
 
 from msgspec import Struct
 from returns.result import Failure, Result, Success
@@ -71,6 +71,10 @@ class Refused(Struct, Generic[E_co], frozen=True):
         )
 
 
+CACHED: Final = frozenset({Source.MEMORY, Source.STORE})
+"""No fetch is behind these."""
+
+
 class Trace:
     """What is noted down of one call on its way."""
 
@@ -93,8 +97,8 @@ class Trace:
         """How the call ended: with `answer`, as its caller is `given` it."""
         why = "; ".join(each.why for each in self._explanations) or "the call was not put to the cache"
         first = self._explanations[0].freshness if self._explanations else Freshness.MISSING
-        attempts = 0 if self._live is None else self._live.attempts
         source = self._source(answer)
+        attempts = 0 if self._live is None or source in CACHED else self._live.attempts
         if isinstance(given, Success):
             fetched = source in {Source.ORIGIN, Source.JOINED}
             age = 0.0 if fetched or self._created_at is None else max(0.0, now - self._created_at)
@@ -106,7 +110,7 @@ class Trace:
             return Source.CACHE
         last = self._explanations[-1]
         if last.ending in {Ending.SERVE, Ending.SERVE_AND_REFRESH}:
-            return Source.STORE if len(self._explanations) > 1 else Source.MEMORY
+            return Source.STORE if self._live is not None and self._live.is_admitted else Source.MEMORY
         if last.ending is Ending.STAND_IN:
             return Source.STAND_IN
         live = self._live

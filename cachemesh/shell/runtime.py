@@ -190,7 +190,7 @@ class Runtime:
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
                 elif type(effect) is StartFetch:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if effect.source is BACKGROUND:
@@ -205,9 +205,8 @@ class Runtime:
                 elif type(effect) is effects.Refuse:
                     answer = Failure(self._refusal(effect, command.key))
                 elif type(effect) is effects.Load:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan)
+                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     started.is_load = True
-                    started.drops_before = self._drops
                     started.store_call = self._call_store("read", effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
@@ -450,7 +449,8 @@ class Runtime:
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored)
-        self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
+        ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
+        live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
 
     def _would_retry(self, live: LiveFlight, error: object) -> bool:
         flight = self.state.flights.get(live.flight_id)
@@ -580,14 +580,29 @@ class Runtime:
         owner, key, entry = effect.owner, effect.key, effect.entry
         if self.alike:
             self._struck_off(owner, key)
-        if self._watches.boxes and effect.is_news:
+        expires_at: float | None = entry.expires_at
+        if entry.terms is not None and entry.terms.tags:
+            expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
+        if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
         if self.line is not None:
-            call = self._write(self._as_stored(owner, key, entry))
+            call = self._written_through(owner, key, entry, expires_at)
             live = self.lives.get(effect.flight_id)
             if live is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
+
+    def _written_through(self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None) -> StoreCall:
+        """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
+
+        The store knows of no marks, so what they say of an entry goes with it.
+        """
+        assert self.line is not None
+        if expires_at is None:
+            return self.line.append(StoreCall("delete", owner, key))
+        if expires_at < entry.expires_at:
+            entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
+        return self._write(self._as_stored(owner, key, entry))
 
     def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer]) -> StoredEntry:
         offset, terms = self.time.epoch_offset, entry.terms
@@ -598,7 +613,7 @@ class Runtime:
             is_failure=False,
             created_at=entry.created_at + offset,
             ttl_s=entry.ttl_s,
-            expires_at=None if entry.ttl_s is None else entry.expires_at + offset,
+            expires_at=None if isinf(entry.expires_at) else entry.expires_at + offset,
         )
         if terms is None:
             return stored
@@ -682,6 +697,7 @@ class Runtime:
                 entry = partition.entries.get(key)
                 if entry is not None and entry.terms is not None and effect.tag in entry.terms.tags:
                     self._announce(owner, key, Failure(CacheMiss(key)))
+                    self._commit(commands.Evict(owner, key))  # So that it goes once.
 
     def _commit_drop_partition(self, effect: effects.DropPartition) -> None:
         if effect.owner == GLOBAL_OWNER:

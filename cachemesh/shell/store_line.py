@@ -454,8 +454,14 @@ def damage_of(found: object, call: StoreCall) -> str | None:
             return "an impossible instant"
         if type(found.is_failure) is not bool:
             return "a damaged field: is_failure"
-        if found.ttl_s is not None and not (isfinite(found.ttl_s) and found.ttl_s >= 0):
+        windows = (found.ttl_s, found.serve_stale_s, found.stale_if_error_s)
+        if not all(window is None or (isfinite(window) and window >= 0) for window in windows):
             return "an impossible ttl"
+        if found.ageing_at is not None and not abs(found.ageing_at) < LAST_INSTANT:
+            return "an impossible instant"
+        if type(found.tags) is not tuple or not all(type(tag) is str for tag in found.tags):
+            return "a damaged field: tags"
+        hash(found.validator)
     except Exception as error:  # noqa: BLE001 (whatever a damaged field does when it is looked at)
         return f"a damaged field: {type(error).__name__}"
     return None

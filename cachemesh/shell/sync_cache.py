@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
+from msgspec.structs import replace
 from returns.result import Failure, Result
 
 from cachemesh.core.model import RefreshSource
@@ -16,6 +17,7 @@ from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, cal
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
+from cachemesh.shell.many import loading, no_conditional, sort_in
 from cachemesh.shell.options import BreakerOptions, RetryOptions
 from cachemesh.shell.provenance import Refused, Served, Trace
 from cachemesh.shell.runtime import Runtime
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from cachemesh.core import commands
     from cachemesh.shell.durations import Duration, Ttl
     from cachemesh.shell.lifetime import Lifetime
-    from cachemesh.shell.live import Plan
+    from cachemesh.shell.live import LiveFlight, Plan
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import (
@@ -327,8 +329,9 @@ class SyncCache(Face):
         ttl: Ttl | Lifetime | Default,
         call: Call,
         trace: Trace | None = None,
+        batch: ThreadBatch | None = None,
     ) -> Answer | Boarding:
-        """The answer to a get, or the flight to wait for."""
+        """The answer to a get, or the flight to wait for. What is to be refreshed behind goes to `batch`, if any."""
         runtime, domain_id = self._runtime, self._domain.domain_id
         command = self._plain_get(key, policy, ttl, domain_id) if call is NO_OPTIONS else None
         plan = runtime.default_plan
@@ -338,7 +341,7 @@ class SyncCache(Face):
                 return asked
             command, plan = asked
         answer = runtime.hit(command) if trace is None else None
-        return self._ask(command, fetch, plan, trace) if answer is None else answer
+        return self._ask(command, fetch, plan, trace, batch) if answer is None else answer
 
     def _get_many(
         self,
@@ -348,24 +351,60 @@ class SyncCache(Face):
         ttl: Ttl | Lifetime | Default,
         call: Call,
     ) -> dict[str, Answer]:
-        """The answers to gets that are no plain hits. This call's own fetches come before it waits for others'."""
+        """The answers to gets that are no plain hits. Their fetches are made together, once the store has been asked.
+
+        This call's own loads and fetches come before it waits for others': of
+        two calls, none ever waits for what the other has not set going.
+        """
+        if call.conditional:
+            return no_conditional(keys)
         batch = ThreadBatch(fetch_many)
         answers: dict[str, Answer] = {}
         boarded: dict[str, Boarding] = {}
-        for key in keys:
-            answer = self._board(key, batch.fetch(key), policy, ttl, call)
-            while type(answer) is Boarding and answer.live.is_load:
-                told = self._domain.wait(answer)
-                answer = self._again(answer) if told is None else told
-            if type(answer) is Boarding:
-                boarded[key] = answer
-            else:
-                answers[key] = answer
-        led = {key: boarding for key, boarding in boarded.items() if boarding.leads}
-        batch.expect(led)
-        for key, boarding in {**led, **boarded}.items():
-            answers[key] = self._ride(boarding)
+        try:
+            for key in keys:
+                sort_in(key, self._board(key, batch.fetch, policy, ttl, call, batch=batch), answers, boarded)
+            self._ride_together(loading(boarded), batch, answers, boarded)
+            while boarded:
+                self._launch_behind(batch)
+                self._set_going(batch, [boarding.live for boarding in boarded.values() if boarding.leads])
+                self._ride_together(list(boarded), batch, answers, boarded)
+        except BaseException:
+            self._domain.abandon(boarded.values())
+            raise
+        finally:
+            self._launch_behind(batch)
         return answers if self._copies is None else {key: self._copies(key, each) for key, each in answers.items()}
+
+    def _launch_behind(self, batch: ThreadBatch) -> None:
+        behind, batch.behind = batch.behind, []
+        if behind:
+            self._domain.launch_together(batch, behind)
+
+    def _set_going(self, batch: ThreadBatch, lives: list[LiveFlight]) -> None:
+        """Make the fetches that this call leads, or have them made, where it may not wait to their end."""
+        if lives and lives[0].plan.is_patient:
+            self._domain.fly_together(batch, lives)
+        elif lives:
+            self._domain.fly_together_beside(batch, lives)
+
+    def _ride_together(
+        self, keys: list[str], batch: ThreadBatch, answers: dict[str, Answer], boarded: dict[str, Boarding]
+    ) -> None:
+        """Wait for the flights of `keys`; then ask again where that is due, all at once."""
+        again: list[tuple[str, Boarding]] = []
+        for key in sorted(keys, key=lambda key: not boarded[key].leads):
+            boarding = boarded[key]
+            told = self._domain.wait(boarding if boarding.live.is_load else replace(boarding, leads=False))
+            if boarding.leads and boarding.live.crash is not None:
+                raise boarding.live.crash
+            del boarded[key]
+            if told is None:
+                again.append((key, boarding))
+            else:
+                answers[key] = told
+        for key, boarding in again:
+            sort_in(key, self._again(boarding, batch), answers, boarded)
 
     def _refresh(
         self,
@@ -388,6 +427,7 @@ class SyncCache(Face):
         fetch: Callable[..., Any],
         plan: Plan,
         trace: Trace | None = None,
+        batch: ThreadBatch | None = None,
     ) -> Answer | Boarding:
         runtime = self._runtime
         answer = runtime.ask(command, fetch, plan, None, trace)
@@ -396,7 +436,9 @@ class SyncCache(Face):
                 trace.boarded(answer.live, leads=answer.leads)
             return answer
         behind = runtime.unmanned(command)
-        if behind is not None:
+        if behind is not None and batch is not None:
+            batch.behind.append(behind)
+        elif behind is not None:
             self._domain.launch(behind)
         return answer
 
@@ -411,9 +453,12 @@ class SyncCache(Face):
                 return answer
             boarding = answer
 
-    def _again(self, boarding: Boarding) -> Answer | Boarding:
+    def _again(self, boarding: Boarding, batch: ThreadBatch | None = None) -> Answer | Boarding:
         again = self._runtime.asked_again(boarding)
-        return self._ask(again, boarding.fetch, boarding.plan, boarding.trace)
+        return self._ask(again, boarding.fetch, boarding.plan, boarding.trace, batch)
+
+    def _domain_id(self) -> int:
+        return self._domain.domain_id
 
     def _after_order(self) -> None:
         self._domain.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,13 +20,14 @@ from cachemesh.shell.store_line import TIMEOUT_S
 from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from concurrent.futures import Future
 
     from cachemesh.shell.live import Boarding, LiveFlight
     from cachemesh.shell.ports import StoredEntry
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_line import StoreCall
+    from cachemesh.shell.thread_batch import ThreadBatch
 
 FIRST_LOOK_S: Final = 0.05
 """Who has waited for so long looks whether the wait can ever end; then at intervals that double, up to the longest."""
@@ -230,6 +232,101 @@ class ThreadDomain:
             WITHIN.reset(token)
             self.release(live)
 
+    # Several flights at once
+
+    def fly_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
+        """Make the fetches of `lives` as one, in this thread, until all have landed."""
+        runtime = self._runtime
+        left = dict.fromkeys(lives)
+        waiting: dict[LiveFlight, float] = {}
+        for live in lives:
+            live.driver, live.handle = self, threading.current_thread()
+        due = list(lives)
+        try:
+            while due:
+                answers = self._attempt_together(batch, due)
+                now = runtime.time.now()
+                landed = []
+                for live in due:
+                    delay_s = runtime.answered(live, answers[live.key])
+                    if delay_s is None:
+                        landed.append(live)
+                    else:
+                        waiting[live] = now + delay_s
+                for live in landed:
+                    if live.store_call is not None:
+                        self._made(live.store_call)
+                    del left[live]
+                    self.release(live)
+                due = self._next_due(waiting)
+        except BaseException as crash:
+            for live in left:
+                live.crash = crash
+                runtime.aborted(live)
+            raise
+        finally:
+            for live in left:
+                self.release(live)
+
+    def _next_due(self, waiting: dict[LiveFlight, float]) -> list[LiveFlight]:
+        """Wait until the first of those that wait may be tried again: all that may, and still are to be."""
+        while waiting:
+            due_at = min(waiting.values())
+            self._sleep(max(0.0, due_at - self._runtime.time.now()))
+            due = [live for live, instant in waiting.items() if instant <= due_at]
+            for live in due:
+                del waiting[live]
+            due = [live for live in due if self._runtime.is_due(live)]
+            if due:
+                return due
+        return []
+
+    def fly_together_beside(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
+        """The same in a thread of their own, in their caller's context: who leads them may stop waiting."""
+        context = copy_context()
+
+        def fly() -> None:
+            with suppress(BaseException):  # Each flight has it as its crash.
+                context.run(self.fly_together, batch, lives)
+
+        threading.Thread(target=fly, name="cachemesh-flight", daemon=True).start()
+
+    def launch_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
+        """Set background flights going."""
+        try:
+            self.spawn(lambda: self.fly_together(batch, lives))
+        except RuntimeError as error:
+            for live in lives:
+                self._runtime.aborted(live)
+                self.release(live)
+                self._runtime.tell_error(shown_key(live.owner, live.key), error)
+
+    def abandon(self, boardings: Iterable[Boarding]) -> None:
+        """A caller goes without having waited: what it should have set going never will be, by it."""
+        for boarding in boardings:
+            live = boarding.live
+            if live.is_over:
+                continue
+            if boarding.leads and live.handle in {None, threading.current_thread()}:
+                self._runtime.aborted(live)
+                self.release(live)
+            else:
+                self._leave(boarding)
+
+    def _attempt_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> dict[str, Answer]:
+        """Ask for several keys once."""
+        flights = [live.inside(self._runtime) for live in lives]
+        timeout_s = lives[0].plan.attempt_timeout_s
+        if timeout_s is None:
+            return batch.attempt(flights)
+        outcome = in_time(lambda: batch.attempt(flights), timeout_s)
+        if outcome is None:
+            return {live.key: Failure(FetchTimeout(live.key, timeout_s)) for live in lives}
+        if outcome[1] is not None:
+            raise outcome[1]
+        answers: dict[str, Answer] = outcome[0]
+        return answers
+
     def _attempt(self, live: LiveFlight) -> Answer:
         """Call the fetcher once."""
         timeout_s = live.plan.attempt_timeout_s
@@ -242,22 +339,11 @@ class ThreadDomain:
         return judged(got, live.key)
 
     def _attempt_within(self, live: LiveFlight, timeout_s: float) -> Answer:
-        """Call the fetcher in a thread that is left behind when it takes too long: a thread cannot be stopped."""
-        outcome: list[tuple[object, BaseException | None]] = []
-        context = copy_context()
-        ended = threading.Event()
-
-        def run() -> None:
-            try:
-                outcome.append((context.run(live.fetch), None))
-            except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
-                outcome.append((None, error))
-            ended.set()
-
-        threading.Thread(target=run, name="cachemesh-attempt", daemon=True).start()
-        if not ended.wait(timeout_s):
+        """Call the fetcher once, for so long at the most."""
+        outcome = in_time(live.fetch, timeout_s)
+        if outcome is None:
             return Failure(FetchTimeout(live.key, timeout_s))
-        got, error = outcome[0]
+        got, error = outcome
         if error is None:
             return judged(got, live.key)
         if isinstance(error, Exception):
@@ -323,6 +409,23 @@ class ThreadDomain:
             self._portal.stop()
 
 
+def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseException | None] | None:
+    """What `call` came to, in a thread that is left behind when it takes too long: a thread cannot be stopped."""
+    outcome: list[tuple[Any, BaseException | None]] = []
+    context = copy_context()
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            outcome.append((context.run(call), None))
+        except BaseException as error:  # noqa: BLE001 (carried over to the caller's thread)
+            outcome.append((None, error))
+        ended.set()
+
+    threading.Thread(target=run, name="cachemesh-attempt", daemon=True).start()
+    return outcome[0] if ended.wait(timeout_s) else None
+
+
 class Portal:
     """An event loop in a daemon thread: how threads use an async store. It starts when it is first needed."""
 
@@ -345,9 +448,9 @@ class Portal:
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run `coroutine` over there, and wait for it."""
+        """Run `coroutine` over there, and wait for it; a store, or a logger told of it, is over there itself."""
         running = self.start(coroutine)
-        if running is not None:
+        if running is not None and threading.current_thread() is not self._thread:
             running.result()
 
     def stop(self) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cachemesh.core.scopes import Owner
     from cachemesh.errors import CacheError
+    from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.runtime import Runtime
 
 T = TypeVar("T")
@@ -25,8 +26,9 @@ E = TypeVar("E")
 class SyncUpdates(Generic[T, E]):
     """The news of a key as an iterator that blocks until there is some. It ends with the watch."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Callable[[Answer], Answer]) -> None:
         self.mailbox = Mailbox()
+        self._given = given
         self._bell = threading.Event()
         self.mailbox.ring = self._bell.set
 
@@ -40,7 +42,7 @@ class SyncUpdates(Generic[T, E]):
             if news is ENDED:
                 raise StopIteration
             if news is not NOTHING_YET:
-                return cast("Result[T, E | CacheError]", news)
+                return cast("Result[T, E | CacheError]", self._given(news))
             self._bell.wait()
 
 
@@ -63,7 +65,7 @@ class SyncWatch(Watching, Generic[T, E]):
         self._spawn = spawn
 
     def __enter__(self) -> SyncUpdates[T, E]:
-        updates: SyncUpdates[T, E] = SyncUpdates()
+        updates: SyncUpdates[T, E] = SyncUpdates(self._given)
         unwatch = self._open(updates.mailbox, keep=False)
 
         def close() -> None:

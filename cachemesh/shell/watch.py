@@ -177,8 +177,10 @@ class Delivery:
         callback: Callable[[Any], object],
         schedule: Callable[[Callable[[], None]], None],
         report: Callable[[BaseException], None],
+        given: Callable[[Answer], Answer],
     ) -> None:
         self._mailbox = mailbox
+        self._given = given
         self._callback = callback
         self._schedule = schedule
         self._report = report
@@ -198,7 +200,7 @@ class Delivery:
         news = self._mailbox.take()
         try:
             if not isinstance(news, Silence):
-                self._callback(news)
+                self._callback(self._given(news))
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001 (one watcher's mistake is not another's)
@@ -219,6 +221,10 @@ class Watching:
         self._key = key
         self._unseen = unseen
 
+    def _given(self, news: Answer) -> Answer:
+        """`news` as one watcher gets it: where values are copied on reading, a copy of its own."""
+        return self._runtime.values.given(self._key, news)
+
     def _open(self, mailbox: Mailbox, *, keep: bool) -> Callable[[], None]:
         """Have news posted; where there is nothing to watch, the one piece that says why."""
         if self._owners:
@@ -235,7 +241,7 @@ class Watching:
     ) -> Subscription:
         mailbox = Mailbox()
         shown = shown_key(self._owners[0], self._key) if self._owners else self._key
-        Delivery(mailbox, callback, schedule, lambda error: self._runtime.tell_error(shown, error))
+        Delivery(mailbox, callback, schedule, lambda error: self._runtime.tell_error(shown, error), self._given)
         return Subscription(mailbox, self._open(mailbox, keep=True))
 
 
