@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 CLOSE_GRACE_S: Final = 5.0
 """How long `aclose` waits for what is under way."""
 
+TASK_NAME: Final = "cachemesh"
+"""Of every flight: making up a name for each would cost a tenth of a miss in CPython 3.11."""
+
 HAS_EAGER_TASKS: Final = sys.version_info >= (3, 12)
 
 
@@ -132,10 +135,12 @@ class AsyncDomain:
         context = Context() if live.is_background else None
         loop = self.loop()
         assert loop is not None
-        if HAS_EAGER_TASKS and loop.get_task_factory() is None:
-            live.handle = asyncio.Task(journey, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
+        if loop.get_task_factory() is not None:
+            live.handle = loop.create_task(journey, name=TASK_NAME, context=context)
+        elif HAS_EAGER_TASKS:
+            live.handle = asyncio.Task(journey, loop=loop, name=TASK_NAME, context=context, eager_start=True)  # type: ignore[call-arg]  # 3.12
         else:
-            live.handle = loop.create_task(journey, context=context)
+            live.handle = asyncio.Task(journey, loop=loop, name=TASK_NAME, context=context)
         if not live.is_over:
             self._journeys.add(live)
             if live.overdue_at is not None:
