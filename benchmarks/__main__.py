@@ -17,6 +17,9 @@ GROUPS: Final = {
     "stall": "the event loop's longest stall at 1,000,000 entries",
     "ratio": "hit ratio against libcachesim (benchmarks/hit_ratio.py)",
     "reducer": "one step of the pure core",
+    "tags": "a hit on an entry with tags",
+    "many": "get_many of 1,000 keys",
+    "herd": "100,000 entries that expire together, with and without jitter",
 }
 
 

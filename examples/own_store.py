@@ -78,7 +78,7 @@ def hashed(*parts: str | None) -> str:
 
 
 def as_text(entry: StoredEntry) -> str:
-    """All fields travel: scope, failure and lifetime belong to the entry as much as its value."""
+    """All fields travel: scope, failure, lifetime and tags belong to the entry as much as its value."""
     fields = [getattr(entry, name) for name in entry.__struct_fields__]
     return json.dumps(dict(zip(entry.__struct_fields__, fields, strict=True)))
 
@@ -86,7 +86,8 @@ def as_text(entry: StoredEntry) -> str:
 def as_entry(text: str) -> StoredEntry:
     fields: dict[str, Any] = json.loads(text)
     scope, user_id = fields.pop("owner")
-    return StoredEntry((CacheScope(scope), user_id), **fields)
+    tags = tuple(fields.pop("tags"))  # JSON made a list of them.
+    return StoredEntry((CacheScope(scope), user_id), tags=tags, **fields)
 
 
 class TestJsonFileStore(StoreContract):

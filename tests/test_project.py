@@ -30,21 +30,39 @@ CONTRACT: Final = """
     Watch Subscription cached TokenKeeperAdapter CacheLogger PrintLogger LoggingLogger CacheError CacheMiss CacheExpired
     NoActiveUser NoTokenKeeper FetchRaised InvalidFetchResult InvalidKey InvalidTtl ReentrantFetch FetchTimeout
     FetchCancelled StoreFailed UndecodableEntry CacheClosed
+    Lifetime Fresh NotModified DoNotCache Previous CircuitOpen Batcher Served Refused
 """
-"""The names that the public contract promises."""
+"""The names that the public contract promises, and the issue on resilience with it."""
 
 NEEDED_BESIDE: Final = {
     "Action": "a cell of a policy of one's own",
     "AfterFailure": "its last column",
+    "BreakerOptions": "the setting `Cache(breakers=...)`",
+    "Circuit": "what `circuit` answers",
+    "CircuitState": "its field `state`",
+    "Directed": "what a fetcher with directives is annotated with",
+    "Duration": "what a `Lifetime` and the timeouts are given as",
+    "Ending": "the field `ending` of an Explanation",
+    "Explanation": "what `explain` answers",
+    "FetchMany": "the second argument of `get_many`",
+    "FetchOptions": "the options of `refresh`, for a wrapper's own `**options: Unpack[FetchOptions]`",
     "Freshness": "its columns",
+    "GetOptions": "those of `get`",
     "InvalidOption": "the Failure of a get with a policy, scope, retry or user id of the wrong type",
     "MemoryStore": "the reference among the stores",
+    "Source": "the field `source` of Served and Refused",
     "Store": "the protocol of `Cache(store=...)`",
     "StoredEntry": "what it reads and writes",
+    "SyncBatcher": "`Batcher` over a SyncCache",
+    "SyncFetchMany": "what it is made with",
     "SyncTokenKeeperAdapter": "the protocol of `SyncCache(token_keeper=...)`",
     "SyncUpdates": "what iterating over a SyncWatch gives",
     "SyncWatch": "what `SyncCache.watch` gives",
+    "UpdateRaised": "the Failure of an `update` whose function raises",
     "Updates": "what `async with cache.watch(...)` gives",
+    "ValueNotCopied": "the Failure of a value that `copy_on_read` or `freeze` could not take",
+    "frozen": "a function for `freeze`",
+    "retry_after": "a function for `failure_ttl`",
 }
 """Names without which a user could not write down a type, or a policy."""
 

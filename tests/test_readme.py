@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 import pytest
+from returns.result import Failure, Result, Success
 
 import cachemesh
-from cachemesh import CacheError, CachePolicy
-from cachemesh.core import BUILT_IN
+from cachemesh import CacheError, CacheExpired, CachePolicy, Freshness, Lifetime, SyncCache
+from cachemesh.core import BUILT_IN, Get, Join, State, reduce
+from cachemesh.testing import VirtualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -163,6 +165,53 @@ def cells(policy: CachePolicy) -> list[str]:
     name = f"`{policy.name}`" + (" (default)" if policy == default_policy() else "")
     heeds = "yes" if policy.heeds_failures else "no"
     return [name, policy.missing.value, policy.fresh.value, policy.stale.value, policy.after_failure.value, heeds]
+
+
+def test_the_table_of_windows_is_that_of_the_code() -> None:
+    head, *rows = table_under("windows")
+
+    assert [cell.partition(":")[0] for cell in head[1:4]] == [each.value for each in WINDOWED]
+    assert rows == [windowed_cells(policy) for policy in BUILT_IN]
+
+
+WINDOWED: Final = (Freshness.AGEING, Freshness.GRACE, Freshness.EXPIRED)
+
+
+def windowed_cells(policy: CachePolicy) -> list[str]:
+    return [cells(policy)[0], *(policy.action(each).value for each in WINDOWED), takes_an_old_value(policy)]
+
+
+def takes_an_old_value(policy: CachePolicy) -> str:
+    """What a caller takes from a fetch that fails, as the core notes it down when it joins one."""
+    _, effects = reduce(State(), Get("key", now=0.0, flight_id=1, policy=policy))
+    join = next((effect for effect in effects if isinstance(effect, Join)), None)
+    if join is None or not (join.reads or join.falls_back):
+        return "never"
+    return "within either window" if join.falls_back else "within `stale_if_error_for`"
+
+
+@pytest.mark.parametrize("policy", BUILT_IN, ids=lambda policy: policy.name)
+@pytest.mark.parametrize("window", ["serve_stale_for", "stale_if_error_for"])
+def test_a_failed_fetch_brings_the_old_value_as_the_table_of_windows_says(policy: CachePolicy, window: str) -> None:
+    row = next(row for row in table_under("windows")[1:] if row[0].startswith(f"`{policy.name}`"))
+    asked: list[str] = []
+
+    def fail() -> Result[str, str]:
+        asked.append("origin")
+        return Failure("down")
+
+    clock = VirtualClock()
+    with SyncCache(clock=clock) as cache:
+        cache.put("key", "old", ttl=Lifetime.model_validate({"ttl": 1, window: 10}))
+        clock.advance(2)
+        answer = cache.get("key", fail, policy=policy)
+
+    if row[4] == "within either window" or row[4] == f"within `{window}`":
+        assert (answer, asked) == (Success("old"), ["origin"])
+    elif row[2] == "serve_and_refresh":
+        assert answer == Success("old"), "its grace, and no matter of failures"
+    else:
+        assert answer in {Failure("down"), Failure(CacheExpired("key"))}
 
 
 def default_policy() -> CachePolicy:

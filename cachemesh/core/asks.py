@@ -122,7 +122,9 @@ def refresh_behind(state: State[A], owner: Owner, partition: Partition[A], comma
     under_way = partition.flights.get(command.key) or ()
     for flight_id in under_way:
         flight = state.flights.get(flight_id)
-        if flight is not None and flight.persist and flight.domain == command.domain:
+        if flight is None or flight.domain != command.domain:
+            continue
+        if flight.persist and not is_outdated(state, flight, command.tags):
             return state, ()
     state, start = begin(state, owner, partition, under_way, command, FETCH_FLIGHT, BACKGROUND)
     return state, (start,)
@@ -149,11 +151,11 @@ def begin_or_join(
         state, start = begin(state, owner, partition, (), command, kind, source)
         return state, (start, Join(command.flight_id, falls_back, reads))
 
-    flight = joinable_flight(state, under_way, command.domain, kind)
+    flight = joinable_flight(state, under_way, command, kind)
     if flight is None and kind is not LOAD_FLIGHT:
         until = held_off_until(state, command.origin, command.now)
         if until is not None:
-            return state, (held_off(state, owner, partition, command, until),)
+            return state, (held_off(state, owner, partition, command, kind, until),)
 
     if within:
         if kind is not LOAD_FLIGHT and waits_for_itself(state.flights, owner, command.key, within, flight):
@@ -171,11 +173,16 @@ def begin_or_join(
 
 
 def held_off(
-    state: State[A], owner: Owner, partition: Partition[A], command: Get | Refresh, until: float
+    state: State[A],
+    owner: Owner,
+    partition: Partition[A],
+    command: Get | Refresh,
+    kind: FlightKind,
+    until: float,
 ) -> Reply[A] | Refuse:
     """What a caller is answered while the origin is left alone."""
     assert command.origin is not None
-    if type(command) is Get and command.policy.missing is not BYPASS:
+    if isinstance(command, Get) and kind is not BYPASS_FLIGHT:
         entry = partition.entries.get(command.key)
         if entry is not None and takes(command.policy, entry, command.now, state, owner):
             return Reply(owner, command.key, entry.answer)
@@ -185,10 +192,10 @@ def held_off(
 def joinable_flight(
     state: State[Any],
     under_way: tuple[int, ...],
-    domain: int,
+    command: Get | Refresh,
     kind: FlightKind,
 ) -> Flight | None:
-    """Of the flights of a key, the one that may answer a caller who would begin one of `kind`.
+    """Of the flights of a key, the one that may answer `command`, which would begin one of `kind`.
 
     A fetch for the cache may join one that passes the cache by (and makes it
     store), but a caller who passes the cache by joins only its like: an
@@ -197,15 +204,20 @@ def joinable_flight(
     found = None
     for flight_id in under_way:
         flight = state.flights.get(flight_id)
-        if flight is None or flight.domain != domain:
-            continue
-        if flight.tags and last_mark(state, flight.owner, flight.tags) > flight_id:
+        if flight is None or flight.domain != command.domain or is_outdated(state, flight, command.tags):
             continue
         if flight.kind is kind:
             return flight
         if kind is FETCH_FLIGHT and flight.kind is BYPASS_FLIGHT:
             found = flight
     return found
+
+
+def is_outdated(state: State[Any], flight: Flight, tags: tuple[str, ...]) -> bool:
+    """Whether a tag of `flight`, or one of a caller's `tags`, was marked since it began."""
+    if not (flight.tags or tags):
+        return False
+    return last_mark(state, flight.owner, (*flight.tags, *tags)) > flight.flight_id
 
 
 def merge_intents(flight: Flight, command: Get | Refresh, kind: FlightKind) -> Flight:
@@ -263,7 +275,7 @@ def begin(
         persist and type(command) is Get and command.asked_store and key not in partition.entries,
         command.lifespan,
         command.tags,
-        command.origin,
+        None if kind is LOAD_FLIGHT else command.origin,  # It asks a store.
     )
     listed = partition.flights.insert(key, (*under_way, flight_id))
     if listed is not partition.flights:
@@ -277,5 +289,5 @@ def begin(
     if kind is LOAD_FLIGHT:
         return state, Load(flight_id, owner, key)
     if command.origin is not None:
-        state = with_probe(state, command.origin, flight_id)
+        state = with_probe(state, command.origin, flight_id, command.now)
     return state, StartFetch(flight_id, owner, key, source)

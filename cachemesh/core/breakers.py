@@ -22,21 +22,25 @@ CLOSED = Breaker()
 
 
 def held_off_until(state: State[Any], origin: Origin | None, now: float) -> float | None:
-    """Until when `origin` is not to be asked; None where it may be. While a probe is out, that is not known: `now`."""
+    """Until when `origin` is not to be asked; None where it may be.
+
+    A probe has as long as the origin was left alone for. After that another
+    one may be sent: a fetch that hangs holds nobody up for ever.
+    """
     breaker = None if origin is None else state.breakers.get(origin.name)
     if breaker is None or breaker.open_until is None:
         return None
     if now < breaker.open_until:
         return breaker.open_until
-    return None if breaker.probe is None else now
+    return None if breaker.probe is None or now >= breaker.probe_until else breaker.probe_until
 
 
-def with_probe(state: State[A], origin: Origin, flight_id: int) -> State[A]:
+def with_probe(state: State[A], origin: Origin, flight_id: int, now: float) -> State[A]:
     """`flight_id` is about to ask `origin`: where its breaker is half-open, that is the probe."""
     breaker = state.breakers.get(origin.name)
     if breaker is None or breaker.open_until is None:
         return state
-    return with_breaker(state, origin.name, replace(breaker, probe=flight_id))
+    return with_breaker(state, origin.name, replace(breaker, probe=flight_id, probe_until=now + origin.open_s))
 
 
 def after_success(state: State[A], flight: Flight) -> tuple[State[A], tuple[Effect[A], ...]]:
@@ -64,13 +68,19 @@ def after_failure(state: State[A], flight: Flight, now: float) -> tuple[State[A]
     return with_breaker(state, origin.name, Breaker(failures, until)), (LogBreaker(origin.name, until),)
 
 
+def is_left_alone(state: State[Any], flight: Flight) -> bool:
+    """Whether the origin of `flight` is to be asked by others only, if at all: it is not tried again."""
+    breaker = None if flight.origin is None else state.breakers.get(flight.origin.name)
+    return breaker is not None and breaker.open_until is not None and breaker.probe != flight.flight_id
+
+
 def without_probe(state: State[A], flight: Flight) -> State[A]:
     """`flight` will tell nothing of its origin: if it was the probe, another one may be."""
     origin = flight.origin
     breaker = None if origin is None else state.breakers.get(origin.name)
     if origin is None or breaker is None or breaker.probe != flight.flight_id:
         return state
-    return with_breaker(state, origin.name, replace(breaker, probe=None))
+    return with_breaker(state, origin.name, replace(breaker, probe=None, probe_until=0.0))
 
 
 def with_breaker(state: State[A], name: str, breaker: Breaker) -> State[A]:

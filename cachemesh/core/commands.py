@@ -133,13 +133,15 @@ class WaitedLong(Struct, frozen=True):
 class GaveUp(Struct, frozen=True):
     """A caller has waited for its hard timeout: it waits no longer, and the next one is to try anew.
 
-    `reads`: it would take an old value within its windows.
+    `reads`: it would take an old value within its windows. `counts`: it tells
+    against the origin.
     """
 
     flight_id: int
     now: float
     reads: bool = True
     falls_back: bool = False
+    counts: bool = True
 
 
 class Overdue(Redacted, Generic[A], frozen=True):

@@ -87,7 +87,7 @@ class Settle(Redacted, Generic[A], frozen=True):
 
     With `fallback`, where there is one, those who fall back; with `rescue`
     those who read the cache. Those who asked after the command `asks_again_after`
-    ask again, as a tag of the answer was marked then; 0 is nobody.
+    ask again, as a tag of the answer was marked since; 0 is nobody.
     """
 
     flight_id: int

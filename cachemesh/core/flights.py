@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
 
-from cachemesh.core.breakers import after_failure, after_success, without_probe
+from cachemesh.core.breakers import after_failure, after_success, is_left_alone, without_probe
 from cachemesh.core.commands import FetchAborted
 from cachemesh.core.effects import (
     NO_EFFECTS,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from cachemesh.core.carriers import Map
     from cachemesh.core.commands import (
         Abandoned,
+        Directives,
         DomainClosed,
         FetchFailed,
         FetchSucceeded,
@@ -85,18 +86,21 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     flight_id, owner, key, answer = command.flight_id, flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
     if partition is None or not (flight.persist and (directives is None or directives.stores)):
-        return landed(state, flight, partition), (Settle(flight_id, owner, key, answer), *log)
+        again_after = 0
+        if flight.tags or directives is not None:
+            again_after = asks_again_after(state, flight, tags_of(flight, directives))
+        settle = Settle(flight_id, owner, key, answer, None, None, again_after)
+        return landed(state, flight, partition), (settle, *log)
 
+    entries, failures = partition.entries, partition.failures
     is_news, again_after = True, 0
     if flight.lifespan is None and not flight.tags and directives is None:
         now, ttl_s = command.now, flight.ttl_s
         entry = Entry(answer, now, ttl_s, inf if ttl_s is None else now + ttl_s)
     else:
-        entry = entry_of(flight, command)
+        entry = entry_of(flight, command, entries.get(key))
         is_news = directives is None or not directives.renews
-        last = 0 if entry.terms is None else last_mark(state, owner, entry.terms.tags)
-        again_after = last if last > flight_id else 0
-    entries, failures = partition.entries, partition.failures
+        again_after = 0 if entry.terms is None else asks_again_after(state, flight, entry.terms.tags)
     is_new = key not in entries
     stored = partition.moved(
         entries.insert(key, entry),
@@ -112,15 +116,36 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     )
 
 
-def entry_of(flight: Flight, command: FetchSucceeded[A]) -> Entry[A]:
-    """The entry of an answer with a lifespan, with tags, or with directives of its own."""
-    ttl_s, lifespan, tags, validator = flight.ttl_s, flight.lifespan, flight.tags, None
+def tags_of(flight: Flight, directives: Directives | None) -> tuple[str, ...]:
+    """The tags that its callers gave to the answer of `flight`, and those that it brought along."""
+    if directives is None:
+        return flight.tags
+    return (*flight.tags, *(tag for tag in directives.tags if tag not in flight.tags))
+
+
+def asks_again_after(state: State[A], flight: Flight, tags: tuple[str, ...]) -> int:
+    """Who of those that wait asks again: all who joined, where one of `tags` was marked on the way. 0 is nobody.
+
+    Somebody may have joined between two orders about the same tag, of which only the last is known.
+    """
+    return flight.flight_id if last_mark(state, flight.owner, tags) > flight.flight_id else 0
+
+
+def entry_of(flight: Flight, command: FetchSucceeded[A], before: Entry[A] | None) -> Entry[A]:
+    """The entry of an answer with a lifespan, with tags, or with directives of its own.
+
+    One that only renews what was there `before` leaves its tags and its validator.
+    """
+    ttl_s, lifespan, validator = flight.ttl_s, flight.lifespan, None
     directives = command.directives
+    tags = tags_of(flight, directives)
     if directives is not None:
         if directives.sets_ttl:
             ttl_s, lifespan = directives.ttl_s, directives.lifespan or lifespan
-        tags = (*tags, *(tag for tag in directives.tags if tag not in tags))
         validator = directives.validator
+        if directives.renews and before is not None and before.terms is not None:
+            tags = (*tags, *(tag for tag in before.terms.tags if tag not in tags))
+            validator = before.terms.validator if validator is None else validator
     return made(
         command.answer,
         command.now,
@@ -138,7 +163,7 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
     if flight is None:
         return state, ()
 
-    if command.retryable and flight.attempt < flight.retry.max_attempts:
+    if command.retryable and flight.attempt < flight.retry.max_attempts and not is_left_alone(state, flight):
         delay_s = delay_before_next_s(flight.retry, flight.attempt, command.chance)
         again = replace(flight, attempt=flight.attempt + 1)
         return state.moved(state.partitions, state.flights.insert(flight.flight_id, again)), (
@@ -265,7 +290,7 @@ def on_waited_long(state: State[A], command: WaitedLong) -> Step[A]:
     entry = None if flight is None or own is None else own.entries.get(flight.key)
     if flight is None or entry is None or not stands_in(entry, command.now, state, flight.owner):
         return state, ()
-    if not flight.is_detached:
+    if not flight.is_detached and flight.persist and listing_partition(state, flight) is not None:
         flights = state.flights.insert(flight.flight_id, replace(flight, is_detached=True))
         state = state.moved(state.partitions, flights)
     return state, (Reply(flight.owner, flight.key, entry.answer),)
@@ -280,7 +305,7 @@ def on_gave_up(state: State[A], command: GaveUp) -> Step[A]:
     answer = old[0] if command.falls_back else old[1] if command.reads else None
     log: Effects[A] = ()
     if flight.origin is not None:  # Its origin has been told once.
-        state, log = after_failure(state, flight, command.now)
+        state, log = after_failure(state, flight, command.now) if command.counts else (without_probe(state, flight), ())
         flights = state.flights.insert(flight.flight_id, replace(flight, origin=None))
         state = state.moved(state.partitions, flights)
     partition = listing_partition(state, flight)
@@ -294,13 +319,14 @@ def on_overdue(state: State[A], command: Overdue[A]) -> Step[A]:
     flight = state.flights.get(command.flight_id)
     if flight is None:
         return state, ()
+    partition = listing_partition(state, flight)
     effects: Effects[A] = (
-        ReportFailure(flight.owner, flight.key, command.answer, notify=flight.persist),
+        ReportFailure(flight.owner, flight.key, command.answer, notify=flight.persist and partition is not None),
         settled_by_failure(state, flight, command.answer, command.now),
         CancelFetch(flight.flight_id),
     )
     state, log = after_failure(state, flight, command.now)
-    return landed(state, flight, listing_partition(state, flight)), (*effects, *log)
+    return landed(state, flight, partition), (*effects, *log)
 
 
 def on_stopped_waiting(state: State[A], command: StoppedWaiting) -> Step[A]:
@@ -328,8 +354,8 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
     if partition is None or key in partition.entries:
         return landed(state, flight, partition), (ask_again,)
 
-    if command.entry is not None and not was_marked(state, flight.owner, command.entry):
-        entry = made_in_time(command.entry, command.now)
+    if command.entry is not None and not was_marked(state, flight.owner, command.entry, flight.flight_id):
+        entry = stamped(made_in_time(command.entry, command.now), flight.flight_id)
         partition = partition.moved(partition.entries.insert(key, entry), partition.failures, partition.flights)
         return landed(state, flight, partition), (Admit(flight.owner, key), ask_again)
 
@@ -347,6 +373,14 @@ def made_in_time(entry: Entry[A], now: float) -> Entry[A]:
     if entry.created_at <= now + CLOCK_SKEW_S:
         return entry
     return replace(entry, created_at=now, expires_at=now)
+
+
+def stamped(entry: Entry[A], load_id: int) -> Entry[A]:
+    """`entry`, as new as its load where its tags are concerned: older orders were about older values."""
+    terms = entry.terms
+    if terms is None or not terms.tags:
+        return entry
+    return replace(entry, terms=replace(terms, stamp=load_id))
 
 
 def listing_partition(state: State[A], flight: Flight) -> Partition[A] | None:

@@ -148,9 +148,14 @@ def renewed(
     stamp: int,
     chance: float,
 ) -> Entry[A]:
-    """`entry`, to live for `ttl_s` from `now` on. Its value stays as old as it is."""
+    """`entry`, to live for `ttl_s` from `now` on, with its windows where there is no `lifespan`.
+
+    Its value stays as old as it is.
+    """
     terms = entry.terms
     tags, validator = ((), None) if terms is None else (terms.tags, terms.validator)
+    if lifespan is None and terms is not None and terms.serve_stale_s is not None:
+        lifespan = Lifespan(terms.serve_stale_s, terms.stale_if_error_s or 0.0)
     anew = made(entry.answer, now, ttl_s, stamp, lifespan=lifespan, tags=tags, validator=validator, chance=chance)
     lives_s = None if ttl_s is None else anew.expires_at - entry.created_at
     return replace(anew, created_at=entry.created_at, ttl_s=lives_s)

@@ -124,6 +124,7 @@ class Breaker(Struct, frozen=True, gc=False):
     failures: int = 0
     open_until: float | None = None
     probe: int | None = None
+    probe_until: float = 0.0
 
 
 class Failed(Redacted, Generic[A], frozen=True):

@@ -86,14 +86,18 @@ def on_mark_tag(state: State[A], command: MarkTag) -> Step[A]:
     marks, floor = state.marks, state.marks_floor
     for owner in owners:
         place = (owner, command.tag)
-        mark = marked(marks.get(place) or NO_MARK, command.stamp, command.now, is_soft=command.is_soft)
-        marks = marks.insert(place, mark)
+        before = marks.get(place) or NO_MARK
+        mark = marked(before, command.stamp, command.now, is_soft=command.is_soft)
+        if mark != before:
+            marks = marks.insert(place, mark)
     if len(marks) > MOST_MARKS:
         for mark in marks.values():
             floor = later(floor, mark)
         marks = state.no_marks()
     orders = tuple(TagMarked(owner, command.tag, command.is_soft) for owner in owners)
-    return replace(state, marks=marks, marks_floor=floor), (*orders, LogTag(command.tag, command.is_soft))
+    if marks is not state.marks or floor is not state.marks_floor:
+        state = replace(state, marks=marks, marks_floor=floor)
+    return state, (*orders, LogTag(command.tag, command.is_soft))
 
 
 def on_reset_breaker(state: State[A], command: ResetBreaker) -> Step[A]:

@@ -24,8 +24,8 @@ MOST_MARKS: Final = 10_000
 def marked(mark: Mark, stamp: int, now: float, *, is_soft: bool) -> Mark:
     """`mark` after one more order: invalidated, or (`is_soft`) made stale."""
     if is_soft:
-        return Mark(mark.gone_stamp, mark.gone_at, stamp, now)
-    return Mark(stamp, now, mark.stale_stamp, mark.stale_at)
+        return Mark(mark.gone_stamp, mark.gone_at, max(mark.stale_stamp, stamp), max(mark.stale_at, now))
+    return Mark(max(mark.gone_stamp, stamp), max(mark.gone_at, now), mark.stale_stamp, mark.stale_at)
 
 
 def later(one: Mark, other: Mark) -> Mark:
@@ -61,11 +61,19 @@ def expiry_by_marks(state: State[Any], owner: Owner | None, entry: Entry[Any], t
 
 def last_mark(state: State[Any], owner: Owner, tags: tuple[str, ...]) -> int:
     """The stamp of the last order about one of `tags`: whoever asked after it wants a fetch that began after it."""
+    if not tags:
+        return 0
     return max((max(mark.gone_stamp, mark.stale_stamp) for mark in marks_of(state, owner, tags)), default=0)
 
 
-def was_marked(state: State[Any], owner: Owner, entry: Entry[Any]) -> bool:
-    """Whether a stored entry, which has no stamp, was made before one of its tags was marked."""
+def was_marked(state: State[Any], owner: Owner, entry: Entry[Any], load_id: int) -> bool:
+    """Whether a stored entry, which has no stamp, was made before one of its tags was marked.
+
+    What was marked since its load `load_id` began may have been read before, whatever its clock said.
+    """
     tags = () if entry.terms is None else entry.terms.tags
     marks = marks_of(state, owner, tags) if tags else ()
-    return any(entry.created_at <= max(mark.gone_at, mark.stale_at) for mark in marks)
+    return any(
+        entry.created_at <= max(mark.gone_at, mark.stale_at) or load_id < max(mark.gone_stamp, mark.stale_stamp)
+        for mark in marks
+    )

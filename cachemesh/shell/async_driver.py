@@ -66,12 +66,11 @@ class AsyncDomain:
         """`wait`, for as long as the caller's timeouts allow."""
         plan, runtime = boarding.plan, self._runtime
         try:
-            if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+            if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
                 if await self._is_over_within(boarding, plan.soft_s):
                     return self.told(boarding)
                 answer = runtime.waited_long(boarding)
                 if answer is not None:
-                    boarding.live.is_background = True
                     self._leave(boarding)
                     return answer
             if await self._is_over_within(boarding, plan.hard_s):
@@ -84,7 +83,10 @@ class AsyncDomain:
         return answer
 
     async def _is_over_within(self, boarding: Boarding, seconds: float | None) -> bool:
-        """Whether the flight is over `seconds` after its caller asked; None waits for as long as it takes."""
+        """Whether the flight is over `seconds` after its caller asked; None waits for as long as it takes.
+
+        One that has its answer is, also while that is still being written to the store.
+        """
         live, loop = boarding.live, self._running_loop()
         waiter = loop.create_future()
         live.waiters.append(waiter)
@@ -97,7 +99,7 @@ class AsyncDomain:
         finally:
             if alarm is not None:
                 alarm.cancel()
-        return live.is_over
+        return live.is_over or live.phase is Phase.ANSWERED
 
     def told(self, boarding: Boarding) -> Answer | None:
         """What a flight that is over brings to one of its callers. None: ask again."""

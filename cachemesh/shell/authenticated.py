@@ -26,12 +26,12 @@ class AuthenticatedFetch:
 
     __slots__ = ("_fetch", "_keeper", "is_spent")
 
-    def __init__(self, keeper: TokenKeeperAdapter | SyncTokenKeeperAdapter, fetch: Callable[[str], Any]) -> None:
+    def __init__(self, keeper: TokenKeeperAdapter | SyncTokenKeeperAdapter, fetch: Callable[..., Any]) -> None:
         self._keeper = keeper
         self._fetch = fetch
         self.is_spent = False
 
-    def __call__(self) -> Any:  # noqa: ANN401 (a Result, or an awaitable of one)
+    def __call__(self, *previous: Any) -> Any:  # noqa: ANN401 (a Result, or an awaitable of one; a `Previous` or None)
         tries = 0
         self.is_spent = False
 
@@ -39,21 +39,21 @@ class AuthenticatedFetch:
             nonlocal tries
             tries += 1
             self.is_spent = tries > 1
-            return self._fetch(token)
+            return self._fetch(token, *previous)
 
         return self._keeper.with_valid_token(action)
 
 
-def answering_results(fetch: Callable[[str], Any]) -> Callable[[str], object]:
+def answering_results(fetch: Callable[..., Any]) -> Callable[..., object]:
     """`fetch`, its answer taken out of IO."""
-    return lambda token: without_io(fetch(token))
+    return lambda *arguments: without_io(fetch(*arguments))
 
 
-def awaiting_results(fetch: Callable[[str], Any]) -> Callable[[str], Coroutine[Any, Any, object]]:
+def awaiting_results(fetch: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, object]]:
     """`fetch`, awaited where it is awaitable, its answer taken out of IO."""
 
-    async def fetched(token: str) -> object:
-        got = fetch(token)
+    async def fetched(*arguments: object) -> object:
+        got = fetch(*arguments)
         return without_io(await got if isawaitable(got) else got)
 
     return fetched

@@ -19,7 +19,7 @@ from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
 from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_DOMAIN, NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -58,11 +58,16 @@ class Cache(Face):
     """A Result-first cache for asyncio. Nothing is raised for an expected failure: it comes back as `Failure`.
 
     `store`: a place behind the memory, read on a memory miss and written
-    through. `default_ttl`: seconds or a timedelta; None never expires. `clock`:
-    seconds since the epoch. `retry`, `cache_failures`: for calls that do not say
-    otherwise. `token_keeper`: for `get_authenticated`. `max_entries`: how many
-    entries the memory holds, evicted by S3-FIFO; None is unbounded. A setting
-    that makes no sense raises pydantic's `ValidationError`.
+    through. `default_ttl`: seconds, a timedelta or a `Lifetime`; None never
+    expires. `clock`: seconds since the epoch. `retry`, `cache_failures`,
+    `max_flight_age`: for calls that do not say otherwise. `token_keeper`: for
+    `get_authenticated`. `max_entries`: how many entries the memory holds, evicted
+    by S3-FIFO; None is unbounded. `breakers`: when an origin is left alone; one
+    for all, or by name. `copy_on_read`: a value is copied for each caller (True:
+    `copy.deepcopy`). `freeze`: what is done to a value before it is cached; such
+    as `frozen`. By default everybody gets the very same object. `rng`: where
+    jitter comes from. A setting that makes no sense raises pydantic's
+    `ValidationError`.
 
     One cache may be used from several event loops: they share its data, and
     each has its own fetches under way.
@@ -111,6 +116,7 @@ class Cache(Face):
         self._domain: AsyncDomain | None = None
         self._domains: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncDomain] = weakref.WeakKeyDictionary()
 
+    @spelled_out(GetOptions)
     async def get(
         self,
         key: str,
@@ -135,7 +141,7 @@ class Cache(Face):
         `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
         `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if not options:
+        if not options or reads_plainly(options):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -150,6 +156,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(GetOptions)
     async def get_served(
         self,
         key: str,
@@ -169,6 +176,7 @@ class Cache(Face):
             return trace.result(answer, self._runtime.time.now(), given)
         return trace.result(answer, self._runtime.time.now(), answer)
 
+    @spelled_out(GetOptions)
     async def get_many(
         self,
         keys: Iterable[str],
@@ -188,7 +196,7 @@ class Cache(Face):
         """
         answers: dict[str, Any] = dict.fromkeys(keys)
         missing: Iterable[str] = answers
-        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+        if reads_plainly(options) and type(policy) is CachePolicy and policy.fresh is SERVE:
             now, plain = monotonic(), self._plain
             left = []
             for key in answers:
@@ -204,6 +212,7 @@ class Cache(Face):
             answers.update(await self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
         return answers
 
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
     async def get_authenticated(
         self,
         key: str,
@@ -233,6 +242,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     async def refresh(
         self,
         key: str,
@@ -252,6 +262,7 @@ class Cache(Face):
             answer = await self._ride(answer)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     async def prefetch(
         self,
         key: str,

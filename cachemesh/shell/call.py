@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection  # noqa: TC003 (for `typing.get_type_hints`)
-from typing import Any, Final, TypedDict
+import inspect
+from collections.abc import Callable, Collection, Mapping  # noqa: TC003 (for `typing.get_type_hints`)
+from typing import Any, Final, TypedDict, TypeVar
 
 from msgspec import Struct
 
@@ -25,7 +26,10 @@ class FetchOptions(TypedDict, total=False):
     on for the cache. `hard_timeout`: who has waited for so long waits no longer,
     and gets an old value within its `stale_if_error_for`, or `FetchTimeout`; the
     next one starts anew. `max_flight_age`: a fetch that takes longer fails with
-    `FetchTimeout` for everybody. `conditional`: the fetcher is handed what is
+    `FetchTimeout` for everybody, and the next one starts anew. Who asks for a
+    fetch whatever is cached gets no old value; and the store has a limit of its
+    own, a second. With a timeout or an age, `SyncCache` fetches in a thread of
+    its own: one that hangs cannot be stopped, only left. `conditional`: the fetcher is handed what is
     cached, as a `Previous`, or None.
     """
 
@@ -66,6 +70,41 @@ class Call(Struct, frozen=True):
 
 
 NO_OPTIONS: Final = Call()
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def spelled_out(options: type, defaults: Call = NO_OPTIONS) -> Callable[[F], F]:
+    """Let `help` and `inspect` show the keyword arguments that `**options` stands for."""
+
+    def of(function: F) -> F:
+        signature = inspect.signature(function)
+        named = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        optional = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(defaults, name),
+                annotation=kind.__forward_arg__,
+            )
+            for name, kind in inspect.get_annotations(options).items()
+        ]
+        function.__signature__ = signature.replace(parameters=[*named, *optional])  # type: ignore[attr-defined]  # a function's
+        return function
+
+    return of
+
+
+OF_A_PLAIN_HIT: Final = frozenset(Call.__struct_fields__)
+
+
+def reads_plainly(options: Mapping[str, object]) -> bool:
+    """Whether a hit for the global scope has nothing to look at in these options (decision 0006)."""
+    return (
+        options.keys() <= OF_A_PLAIN_HIT
+        and options.get("scope", GLOBAL) is GLOBAL
+        and options.get("always_revalidate", False) is False
+    )
 
 
 def call_of(options: dict[str, Any]) -> Call:

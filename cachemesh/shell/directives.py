@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic
+from typing import Any, Generic
 
 from msgspec import Struct
 from typing_extensions import TypeVar
@@ -62,6 +62,3 @@ class Previous(Struct, Generic[T_co], frozen=True):
 
     def __repr__(self) -> str:
         return f"Previous(<{type(self.value).__name__}>, age={self.age!r})"
-
-
-DIRECTIVES: Final = frozenset({Fresh, DoNotCache, NotModified})

@@ -49,6 +49,9 @@ NO_PLAIN_HITS: Final[Mapping[str, Resident]] = MappingProxyType({})
 
 FRESH_ENOUGH: Final = frozenset({Freshness.FRESH, Freshness.AGEING})
 
+UNSTAMPED: Final = 0
+"""The runtime puts the stamp in its place."""
+
 NO_DOMAIN: Final = -1
 """Where no flight is: outside of all event loops."""
 
@@ -207,8 +210,8 @@ class Face:
         answer = runtime.values.taken(key, value)
         if isinstance(answer, Failure):
             return answer
-        now, stamp, chance = runtime.time.now(), next(runtime.flight_ids), runtime.chance()
-        put = commands.Put(key, answer, now, stamp, scope, self._viewer, ttl_s, lifespan, checked, chance)
+        now, chance = runtime.time.now(), runtime.chance()
+        put = commands.Put(key, answer, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, checked, chance)
         written: Result[T, CacheError] = self._write(put, Success(value))
         return written
 
@@ -248,8 +251,7 @@ class Face:
             answer = runtime.values.taken(key, value)
             if isinstance(answer, Failure):
                 return answer
-            now, stamp = runtime.time.now(), next(runtime.flight_ids)
-            update = commands.Update(key, expected, answer, now, stamp, scope, self._viewer)
+            update = commands.Update(key, expected, answer, runtime.time.now(), UNSTAMPED, scope, self._viewer)
             written = self._write(update, Success(value))
             if written is not CHANGED:
                 done: Result[T, CacheError] = written
@@ -273,8 +275,8 @@ class Face:
     def touch(
         self,
         key: str,
-        *,
         ttl: Ttl | Lifetime | Default = DEFAULT,
+        *,
         scope: CacheScope = CacheScope.GLOBAL,
     ) -> Result[None, CacheError]:
         """Let what is cached under `key` live anew, from now on, also where it had expired; its age stays.
@@ -290,8 +292,8 @@ class Face:
         if type(scope) is not CacheScope:
             return Failure(InvalidOption("scope", type(scope).__name__))
         runtime = self._runtime
-        now, stamp, chance = runtime.time.now(), next(runtime.flight_ids), runtime.chance()
-        touch = commands.Touch(key, now, stamp, scope, self._viewer, ttl_s, lifespan, chance)
+        now, chance = runtime.time.now(), runtime.chance()
+        touch = commands.Touch(key, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, chance)
         written: Result[None, CacheError] = self._write(touch, Success(None))
         return written
 
@@ -327,10 +329,9 @@ class Face:
             return Failure(InvalidOption("scope", type(scope).__name__))
         tag = str.__str__(tag)
         runtime = self._runtime
-        now, stamp = runtime.time.now(), next(runtime.flight_ids)
         if runtime.is_closed:
             return Failure(CacheClosed())
-        self._order(commands.MarkTag(tag, now, stamp, is_soft, scope, self._viewer))
+        self._order(commands.MarkTag(tag, runtime.time.now(), UNSTAMPED, is_soft, scope, self._viewer), stamps=True)
         return Success(tag)
 
     def invalidate_prefix(self, prefix: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:
@@ -387,9 +388,9 @@ class Face:
             return
         self._order(commands.ClearScope(scope, self._viewer))
 
-    def _order(self, command: commands.Command[Answer]) -> None:
+    def _order(self, command: commands.Command[Answer], *, stamps: bool = False) -> None:
         if not self._runtime.is_closed:
-            self._runtime.dispatch(command)
+            self._runtime.dispatch(command, stamps)
             self._after_order()
 
     def _after_order(self) -> None:

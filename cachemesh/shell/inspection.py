@@ -104,5 +104,6 @@ def circuit_of(origin: str, breaker: Breaker | None, time: Timekeeper) -> Circui
     if breaker.open_until is None:
         return Circuit(origin, CircuitState.CLOSED, breaker.failures)
     until = instant(breaker.open_until + time.epoch_offset)
-    state = CircuitState.OPEN if time.now() < breaker.open_until else CircuitState.HALF_OPEN
+    is_open = time.now() < breaker.open_until and breaker.probe is None
+    state = CircuitState.OPEN if is_open else CircuitState.HALF_OPEN
     return Circuit(origin, state, breaker.failures, until)

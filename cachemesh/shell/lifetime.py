@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable  # noqa: TC003 (pydantic reads the annotations)
 from functools import cached_property
+from inspect import iscoroutine
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from cachemesh.core.lifetimes import REFRESH_BACKOFF_S
 from cachemesh.core.model import Lifespan
 from cachemesh.shell.durations import Duration, duration_s
+from cachemesh.shell.options import Options
 
 
 def _duration(value: object) -> object:
@@ -36,7 +38,7 @@ Window: TypeAlias = Annotated[Duration, BeforeValidator(_duration)]
 Share: TypeAlias = Annotated[float, BeforeValidator(_share), Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 
 
-class Lifetime(BaseModel):
+class Lifetime(Options):
     """How long an answer is fresh, and what it is good for after that. Taken wherever a ttl is.
 
     `ttl`: fresh for so long; None for ever. `serve_stale_for`: for so long past
@@ -58,8 +60,6 @@ class Lifetime(BaseModel):
     >>> Lifetime(ttl="5m", serve_stale_for="1h30m").serve_stale_for
     5400.0
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ttl: Annotated[Duration | None, BeforeValidator(_duration_or_none)] = None
     serve_stale_for: Window = 0.0
@@ -88,7 +88,12 @@ class Lifetime(BaseModel):
 
     def failure_ttl_s(self, error: object) -> float | None:
         """How long to remember a failure with `error`: what the function says; None where there is none, or says so."""
-        return duration_s(self.failure_ttl(error)) if callable(self.failure_ttl) else None
+        if not callable(self.failure_ttl):
+            return None
+        said = self.failure_ttl(error)
+        if iscoroutine(said):
+            said.close()
+        return duration_s(said)
 
     @property
     def remembers(self) -> bool:

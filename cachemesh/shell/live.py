@@ -105,6 +105,8 @@ class LiveFlight:
     is_load = False
     is_admitted = False
     """A load that has brought an entry into memory."""
+    is_beside = False
+    """It runs in a thread beside the one that leads it."""
     is_over = False
     """Everybody who waited has been woken."""
     phase = Phase.UNDER_WAY
@@ -120,6 +122,10 @@ class LiveFlight:
     """Those whose command has a later id ask again."""
     previous: Any = None
     """The entry that a conditional fetch was handed."""
+    fetcher: Any = None
+    """The caller's own, where `fetch` has something to hand to it."""
+    is_given_up = False
+    """Somebody has waited for its hard timeout."""
     attempts = 0
     overdue_at: float | None = None
     alarm: Any = None

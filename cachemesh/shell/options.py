@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -18,7 +18,17 @@ def _checked(duration: object) -> object:
     return duration
 
 
-class RetryOptions(BaseModel):
+class Options(BaseModel):
+    """Options that never change: a copy with an `update` is checked as a new one is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        del deep  # Nothing in here changes.
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
+
+
+class RetryOptions(Options):
     """How often a fetch is tried. Durations are seconds or timedeltas.
 
     `max_attempts` counts the first try. `jitter` is the share of a delay that
@@ -30,8 +40,6 @@ class RetryOptions(BaseModel):
     >>> RetryOptions(max_attempts=5, delay=0.2, backoff_factor=2.0, jitter=0.5).max_attempts
     5
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_attempts: Annotated[int, Field(ge=1, strict=True)] = 3
     delay: Annotated[Ttl, BeforeValidator(_checked)] = 0
@@ -65,7 +73,7 @@ RetryOptions.NO_RETRY = RetryOptions(max_attempts=1)
 RetryOptions.DEFAULTS = RetryOptions()
 
 
-class BreakerOptions(BaseModel):
+class BreakerOptions(Options):
     """When an origin is left alone: after `failures` in a row, for `open_for`; then one fetch tries it.
 
     `counts`: sees the error of a failed fetch, or the exception that it raised,
@@ -74,8 +82,6 @@ class BreakerOptions(BaseModel):
     >>> BreakerOptions(failures=3, open_for=10).failures
     3
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     failures: Annotated[int, Field(ge=1, strict=True)] = 5
     open_for: Annotated[Ttl, BeforeValidator(_checked)] = 30

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeGuard
@@ -148,7 +148,7 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
 def tags_of(tags: object) -> tuple[str, ...] | None:
     """`tags` as a tuple of plain strs; None where they are no collection of strs (one str is none)."""
     try:
-        if isinstance(tags, str) or not isinstance(tags, Collection):
+        if isinstance(tags, str | Mapping) or not isinstance(tags, Collection):
             return None
         given = tuple(tags)
     except Exception:  # noqa: BLE001 (a collection of somebody's own may raise anything)

@@ -37,11 +37,21 @@ SyncFetcher: TypeAlias = (
 )
 """Asks the origin, for `SyncCache`. One that takes a `Previous` is for calls with `conditional=True`."""
 
-TokenFetcher: TypeAlias = Callable[[str], Awaitable[Result[T, E]]] | Callable[[str], Awaitable[IOResult[T, E]]]
-"""A `Fetcher` that is handed a token."""
+TokenFetcher: TypeAlias = (
+    Callable[[str], Awaitable[Result[Directed[T], E]]]
+    | Callable[[str], Awaitable[IOResult[Directed[T], E]]]
+    | Callable[[str, Previous[T] | None], Awaitable[Result[Directed[T], E]]]
+    | Callable[[str, Previous[T] | None], Awaitable[IOResult[Directed[T], E]]]
+)
+"""A `Fetcher` that is handed a token, and where the call is `conditional`, the `Previous` after it."""
 
-SyncTokenFetcher: TypeAlias = Callable[[str], Result[T, E]] | Callable[[str], IOResult[T, E]]
-"""A `SyncFetcher` that is handed a token."""
+SyncTokenFetcher: TypeAlias = (
+    Callable[[str], Result[Directed[T], E]]
+    | Callable[[str], IOResult[Directed[T], E]]
+    | Callable[[str, Previous[T] | None], Result[Directed[T], E]]
+    | Callable[[str, Previous[T] | None], IOResult[Directed[T], E]]
+)
+"""The same for `SyncCache`."""
 
 FetchMany: TypeAlias = (
     Callable[[tuple[str, ...]], Awaitable[Mapping[str, Result[Directed[T], E]]]]

@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
-from math import isinf
+from math import inf, isinf
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -44,7 +44,7 @@ from cachemesh.errors import (
 )
 from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
-from cachemesh.shell.directives import DIRECTIVES, Previous
+from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.lifetime import Lifetime
@@ -109,8 +109,10 @@ class Runtime:
         self.breakers = settings.breakers
         self.values = Values(settings.copy_on_read, settings.freeze)
         self._chance: Callable[[], float] = random.random if settings.rng is None else settings.rng.random
-        self._ageing: list[LiveFlight] = []
-        """The flights that may get too old."""
+        self._ageing: dict[int, LiveFlight] = {}
+        """The flights that may get too old, by id."""
+        self._overdue_from = inf
+        """None of them is too old before this instant."""
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.RLock()
@@ -166,7 +168,7 @@ class Runtime:
         `unmanned`. `wish`: the policy and ttl of a get without other options.
         `trace`: notes down what is decided, and why.
         """
-        if self._ageing:
+        if command.now >= self._overdue_from:
             self.give_up_overdue(command.now)
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
@@ -220,28 +222,30 @@ class Runtime:
     def _prepare(self, live: LiveFlight) -> None:
         """What only some flights need before they start: who hands over the previous value, who looks at the clock."""
         if live.plan.is_conditional:
-            live.fetch = partial(self._fetch_conditionally, live, cast("Any", live.fetch))
+            live.fetcher = live.fetch
+            live.fetch = partial(self._fetch_conditionally, live)
         if live.plan.age_s is not None:
             live.overdue_at = live.asked.now + live.plan.age_s
-            self._ageing.append(live)
+            self._ageing[live.flight_id] = live
+            self._overdue_from = min(self._overdue_from, live.overdue_at)
 
-    def _fetch_conditionally(self, live: LiveFlight, fetch: Callable[[Previous[Any] | None], Any]) -> Any:  # noqa: ANN401
-        now = self.time.now()
-        with self._exclusive():
+    def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
+        fetch: Callable[[Previous[Any] | None], Any] = live.fetcher
+        now, found = self.time.now(), None
+        with self._exclusive():  # Another thread may be writing the entry anew, one part after the other.
             partition = self.state.partitions.get(live.owner)
             entry = None if partition is None else partition.entries.get(live.key)
-            if entry is not None and verdict(entry, now, self.state, live.owner) is MISSING:
-                entry = None
-            live.previous = None if entry is None else (entry.answer, entry.terms)
-            created_at = now if entry is None else entry.created_at
-        if live.previous is None:
+            if entry is not None and verdict(entry, now, self.state, live.owner) is not MISSING:
+                found = entry.answer, entry.terms, entry.created_at
+        if found is None:
+            live.previous = None
             return fetch(None)
-        answer, terms = live.previous
+        answer, terms, created_at = found
+        live.previous = answer, terms
         copied = self.values.given(live.key, answer)
         if isinstance(copied, Failure):
             return copied
-        age = max(0.0, now - created_at)
-        return fetch(Previous(copied.unwrap(), None if terms is None else terms.validator, age))
+        return fetch(Previous(copied.unwrap(), None if terms is None else terms.validator, max(0.0, now - created_at)))
 
     def _note(self, trace: Trace, command: commands.Get | commands.Refresh) -> None:
         if not isinstance(command, commands.Get):
@@ -320,6 +324,8 @@ class Runtime:
         live = self.alike.get(key)
         if live is None or live.asked.domain != domain_id or live.wish is None or within(self):
             return None
+        if live.overdue_at is not None and self.time.now() >= live.overdue_at:
+            return None
         policy, ttl = live.wish
         return live if policy is wish[0] and ttl is wish[1] else None
 
@@ -334,13 +340,15 @@ class Runtime:
         live.attempts += 1
         directives = None
         if type(answer) is Success:
-            if type(answer._inner_value) in DIRECTIVES:
+            kind = type(answer._inner_value)
+            if kind is Fresh or kind is NotModified or kind is DoNotCache:
                 answer, directives = directed(answer, live.key, live.previous)
             if self.values.freeze is not None and not (directives is not None and directives.renews):
                 answer = self.values.kept(live.key, answer)
         if type(answer) is Failure:
             return self._failed(live, answer)
-        chance = 0.0 if live.plan is self.default_plan and live.asked.lifespan is None else self._chance()
+        plain = directives is None and live.plan is self.default_plan and live.asked.lifespan is None
+        chance = 0.0 if plain else self._chance()
         self.dispatch(commands.FetchSucceeded(live.flight_id, answer, self.time.now(), chance, directives))
         return None
 
@@ -383,18 +391,29 @@ class Runtime:
 
     def waited_long(self, boarding: Boarding) -> Answer | None:
         """A caller has waited for its soft timeout: the old value that it gets, or None."""
-        return self._old_value(commands.WaitedLong(boarding.live.flight_id, self.time.now()))
+        live = boarding.live
+        old = self._old_value(commands.WaitedLong(live.flight_id, self.time.now()))
+        flight = self.state.flights.get(live.flight_id)
+        if flight is not None and flight.is_detached:
+            live.is_background = True
+        return old
 
     def gave_up(self, boarding: Boarding) -> Answer:
         """A caller has waited for its hard timeout: what it gets."""
         live, hard_s = boarding.live, boarding.plan.hard_s
         assert hard_s is not None
-        if self.alike.get(live.key) is live:
-            del self.alike[live.key]
+        with self._exclusive():
+            is_first, live.is_given_up = not live.is_given_up, True
+            if self.alike.get(live.key) is live:
+                del self.alike[live.key]
+        error = FetchTimeout(live.key, hard_s)
+        counts = self._counts(live, error)
         old = self._old_value(
-            commands.GaveUp(live.flight_id, self.time.now(), boarding.reads, boarding.falls_back),
+            commands.GaveUp(live.flight_id, self.time.now(), boarding.reads, boarding.falls_back, counts),
         )
-        return Failure(FetchTimeout(live.key, hard_s)) if old is None else old
+        if is_first:
+            self.tell_error(shown_key(live.owner, live.key), error)
+        return Failure(error) if old is None else old
 
     def _old_value(self, command: commands.WaitedLong | commands.GaveUp) -> Answer | None:
         replies = (effect.answer for effect in self.dispatch(command) if isinstance(effect, effects.Reply))
@@ -402,7 +421,13 @@ class Runtime:
 
     def give_up_overdue(self, now: float) -> None:
         """End the flights that are too old, and let those who wait for them go."""
-        for live in [each for each in self._ageing if each.overdue_at is not None and now >= each.overdue_at]:
+        if now < self._overdue_from:
+            return
+        with self._exclusive():
+            due = [each for each in self._ageing.values() if each.overdue_at is not None and now >= each.overdue_at]
+            left = (each.overdue_at for each in self._ageing.values() if each.overdue_at is not None)
+            self._overdue_from = min((instant for instant in left if now < instant), default=inf)
+        for live in due:
             self.overdue(live)
 
     def overdue(self, live: LiveFlight) -> None:
@@ -431,7 +456,8 @@ class Runtime:
         flight = self.state.flights.get(live.flight_id)
         if flight is None or flight.attempt >= flight.retry.max_attempts:
             return False
-        if isinstance(live.fetch, AuthenticatedFetch) and live.fetch.is_spent:
+        fetch = live.fetch if live.fetcher is None else live.fetcher
+        if isinstance(fetch, AuthenticatedFetch) and fetch.is_spent:
             return False
         retry_when = live.plan.options.retry_when
         if retry_when is None:
@@ -467,9 +493,15 @@ class Runtime:
 
     # Commands and what follows from them
 
-    def dispatch(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part."""
+    def dispatch(self, command: commands.Command[Answer], stamps: bool = False) -> effects.Effects[Answer]:  # noqa: FBT002 (a keyword costs)
+        """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part.
+
+        `stamps`: the command gets a stamp from the row of the flights' ids. It is
+        drawn under the lock, so that the row is also the order of the commands.
+        """
         self.lock.acquire()  # As in `ask`.
+        if stamps:
+            command = replace(command, stamp=next(self.flight_ids))
         if self._is_busy:
             self._deferred.append(command)
             self.lock.release()
@@ -510,7 +542,7 @@ class Runtime:
     def _landed(self, flight_id: int) -> LiveFlight:
         live = self.lives.pop(flight_id)
         if live.overdue_at is not None:
-            self._ageing.remove(live)
+            del self._ageing[flight_id]
         if live.wish is not None and self.alike.get(live.key) is live:
             del self.alike[live.key]
         return live
@@ -733,7 +765,7 @@ class Runtime:
 
     def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
         """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
-        for effect in self.dispatch(command):
+        for effect in self.dispatch(command, True):
             if isinstance(effect, effects.Refuse):
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED

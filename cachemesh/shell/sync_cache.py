@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from msgspec.structs import replace
 from returns.result import Failure, Result
 
 from cachemesh.core.model import RefreshSource
@@ -13,7 +12,7 @@ from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
-from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of
+from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
 from cachemesh.shell.live import Boarding
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from cachemesh.core import commands
     from cachemesh.shell.durations import Duration, Ttl
     from cachemesh.shell.lifetime import Lifetime
-    from cachemesh.shell.live import LiveFlight, Plan
+    from cachemesh.shell.live import Plan
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import (
@@ -55,8 +54,8 @@ class SyncCache(Face):
     """A Result-first cache for threads: `Cache` without `await`, thread-safe. A hit takes no lock.
 
     The settings are those of `Cache`. The thread that starts a fetch runs it;
-    those that ask for the same key meanwhile wait for it. Background refreshes
-    and callbacks run in daemon threads. A `clock` that has a `sleep(seconds)`
+    those that ask for the same key meanwhile wait for it. Background refreshes,
+    fetches that are begun with a timeout, and callbacks run in daemon threads. A `clock` that has a `sleep(seconds)`
     method is also what retries wait with.
 
     >>> from returns.result import Success
@@ -98,6 +97,7 @@ class SyncCache(Face):
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain = ThreadDomain(self._runtime)
 
+    @spelled_out(GetOptions)
     def get(
         self,
         key: str,
@@ -122,7 +122,7 @@ class SyncCache(Face):
         `CacheExpired` from cache_only; `NoActiveUser`; `InvalidKey`,
         `InvalidTtl`, `InvalidOption`; `ValueNotCopied`; `CacheClosed`.
         """
-        if not options:
+        if not options or reads_plainly(options):
             try:
                 if policy.fresh is SERVE:
                     resident = self._plain.get(key)
@@ -135,6 +135,7 @@ class SyncCache(Face):
         answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(GetOptions)
     def get_served(
         self,
         key: str,
@@ -152,6 +153,7 @@ class SyncCache(Face):
             return trace.result(answer, self._runtime.time.now(), given)
         return trace.result(answer, self._runtime.time.now(), answer)
 
+    @spelled_out(GetOptions)
     def get_many(
         self,
         keys: Iterable[str],
@@ -171,7 +173,7 @@ class SyncCache(Face):
         """
         answers: dict[str, Any] = dict.fromkeys(keys)
         missing: Iterable[str] = answers
-        if not options and type(policy) is CachePolicy and policy.fresh is SERVE:
+        if reads_plainly(options) and type(policy) is CachePolicy and policy.fresh is SERVE:
             now, plain = monotonic(), self._plain
             left = []
             for key in answers:
@@ -187,6 +189,7 @@ class SyncCache(Face):
             answers.update(self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
         return answers
 
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
     def get_authenticated(
         self,
         key: str,
@@ -214,6 +217,7 @@ class SyncCache(Face):
         )
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     def refresh(
         self,
         key: str,
@@ -231,6 +235,7 @@ class SyncCache(Face):
         )
         return answer if self._copies is None else self._copies(key, answer)
 
+    @spelled_out(FetchOptions)
     def prefetch(
         self,
         key: str,
@@ -361,7 +366,9 @@ class SyncCache(Face):
             self._ride_together(loading(boarded), batch, answers, boarded)
             while boarded:
                 self._launch_behind(batch)
-                self._set_going(batch, [boarding.live for boarding in boarded.values() if boarding.leads])
+                led = [boarding.live for boarding in boarded.values() if boarding.leads]
+                if led:
+                    self._domain.set_going_together(batch, led)
                 self._ride_together(list(boarded), batch, answers, boarded)
         except BaseException:
             self._domain.abandon(boarded.values())
@@ -375,13 +382,6 @@ class SyncCache(Face):
         if behind:
             self._domain.launch_together(batch, behind)
 
-    def _set_going(self, batch: ThreadBatch, lives: list[LiveFlight]) -> None:
-        """Make the fetches that this call leads, or have them made, where it may not wait to their end."""
-        if lives and lives[0].plan.is_patient:
-            self._domain.fly_together(batch, lives)
-        elif lives:
-            self._domain.fly_together_beside(batch, lives)
-
     def _ride_together(
         self, keys: list[str], batch: ThreadBatch, answers: dict[str, Answer], boarded: dict[str, Boarding]
     ) -> None:
@@ -389,9 +389,7 @@ class SyncCache(Face):
         again: list[tuple[str, Boarding]] = []
         for key in sorted(keys, key=lambda key: not boarded[key].leads):
             boarding = boarded[key]
-            told = self._domain.wait(boarding if boarding.live.is_load else replace(boarding, leads=False))
-            if boarding.leads and boarding.live.crash is not None:
-                raise boarding.live.crash
+            told = self._domain.wait(boarding) if boarding.live.is_load else self._domain.wait_on(boarding)
             del boarded[key]
             if told is None:
                 again.append((key, boarding))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure
 
-from cachemesh.core.commands import Abandoned
+from cachemesh.core.commands import Abandoned, StoppedWaiting
 from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
-from cachemesh.shell.live import WITHIN
+from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import Answer, judged
 from cachemesh.shell.store_line import TIMEOUT_S
@@ -56,69 +55,96 @@ class ThreadDomain:
         """What the flight brings to one of its callers. None: ask again."""
         live, plan = boarding.live, boarding.plan
         live.driver = self
-        if boarding.leads and not live.is_load and not plan.is_patient:
-            self._fly_beside(live)
+        may_be_left = not plan.is_patient or live.overdue_at is not None
+        if boarding.leads and not live.is_load and may_be_left and self._flies_beside(live):
             return self._wait_impatiently(boarding)
-        if boarding.leads:
-            live.handle = threading.current_thread()
-            if live.is_load:
-                self._load(live)
-            else:
-                self._fly(live)
-        elif not (plan.is_patient or live.is_load):
-            return self._wait_impatiently(boarding)
-        elif not self._wait_for(live):
-            return Failure(ReentrantFetch(live.key))
+        if not boarding.leads:
+            return self.wait_on(boarding)
+        live.handle = threading.current_thread()
+        if live.is_load:
+            self._load(live)
+        else:
+            self._fly(live)
         return self._runtime.told(boarding)
 
-    def _fly_beside(self, live: LiveFlight) -> None:
-        """Set a flight going in a thread of its own, in its caller's context: who leads it may stop waiting."""
-        context = copy_context()
+    def wait_on(self, boarding: Boarding) -> Answer | None:
+        """`wait`, for a flight that has been set going already."""
+        live = boarding.live
+        if not (boarding.plan.is_patient or live.is_load):
+            return self._wait_impatiently(boarding)
+        return self._told_of(boarding) if self._wait_for(live) else Failure(ReentrantFetch(live.key))
+
+    def _told_of(self, boarding: Boarding) -> Answer | None:
+        """What a flight that is over brings to one of its callers; to who leads one that crashed, the crash."""
+        live = boarding.live
+        if boarding.leads and live.crash is not None:
+            crash, live.crash = live.crash, None
+            raise crash
+        return self._runtime.told(boarding)
+
+    def _flies_beside(self, live: LiveFlight) -> bool:
+        """Set a flight going in a thread of its own, in its caller's context: who leads it may stop waiting.
+
+        False where there is no room for another thread.
+        """
+        live.is_beside = True
 
         def fly() -> None:
             live.handle = threading.current_thread()
             try:
-                context.run(self._fly, live)
-            except BaseException as crash:  # noqa: BLE001 (carried over to the caller who leads)
-                live.crash = crash
+                self._fly(live)
+            except BaseException:
+                if not live.leader_waits:  # Nobody else would hear of it.
+                    raise
 
-        threading.Thread(target=fly, name="cachemesh-flight", daemon=True).start()
+        try:
+            self.spawn(fly, copy_context())
+        except RuntimeError:
+            live.is_beside = False
+            return False
+        return True
 
     def _wait_impatiently(self, boarding: Boarding) -> Answer | None:
         """`wait`, for as long as the caller's timeouts allow."""
         live, plan, runtime = boarding.live, boarding.plan, self._runtime
-        asked_at = boarding.asked.now
-        if plan.soft_s is not None and (plan.hard_s is None or plan.soft_s < plan.hard_s):
+        asked_at, is_over = boarding.asked.now, None
+        if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
             is_over = self._wait_for(live, asked_at + plan.soft_s)
             if is_over is None:
                 answer = runtime.waited_long(boarding)
                 if answer is not None:
-                    self._leave(live)
+                    self._leave(boarding)
                     return answer
-        is_over = self._wait_for(live, None if plan.hard_s is None else asked_at + plan.hard_s)
+        if is_over is None:
+            is_over = self._wait_for(live, None if plan.hard_s is None else asked_at + plan.hard_s)
         if is_over is None:
             answer = runtime.gave_up(boarding)
-            self._leave(live)
+            self._leave(boarding)
             return answer
         if not is_over:
             return Failure(ReentrantFetch(live.key))
-        if boarding.leads and live.crash is not None:
-            raise live.crash
-        return runtime.told(boarding)
+        return self._told_of(boarding)
 
-    def _leave(self, live: LiveFlight) -> None:
+    def _leave(self, boarding: Boarding) -> None:
         """A caller waits no longer. The flight ends with the last one, as far as the cache is concerned."""
+        live = boarding.live
         with self._runtime.lock:
             live.waiting -= 1
             is_last = live.waiting == 0
+            if boarding.leads:
+                live.leader_waits = False
         if is_last:
             self._runtime.dispatch(Abandoned(live.flight_id))
+        outer = within(self._runtime)
+        if outer:
+            self._runtime.dispatch(StoppedWaiting(live.flight_id, outer))
 
     def _wait_for(self, live: LiveFlight, until: float | None = None) -> bool | None:
         """Wait until `live` is over. False where it never would be: its fetch waits for this thread.
 
         None where it is not over `until` an instant of the cache's clock. One
-        that jumps is looked at every few milliseconds.
+        that jumps is looked at every few milliseconds. A flight that has its
+        answer is over then, also while that is still being written to the store.
         """
         waiter = threading.Lock()
         waiter.acquire()
@@ -129,7 +155,7 @@ class ThreadDomain:
         patience_s = FIRST_LOOK_S
         while not self._acquired(waiter, live, patience_s, until):
             if until is not None and self._runtime.time.now() >= until:
-                return None
+                return True if live.phase is Phase.ANSWERED else None
             if self._look_lock.acquire(blocking=False):  # One at a time; the others look later.
                 try:
                     if live.handle is not None and waits_for(live.handle, threading.current_thread()):
@@ -141,7 +167,8 @@ class ThreadDomain:
 
     def _acquired(self, waiter: threading.Lock, live: LiveFlight, patience_s: float, until: float | None) -> bool:
         """Whether the flight was over within `patience_s`, or before an instant that matters."""
-        instants = [each for each in (until, live.overdue_at) if each is not None]
+        overdue_at = live.overdue_at if live.phase is Phase.UNDER_WAY else None
+        instants = [each for each in (until, overdue_at) if each is not None]
         if not instants:
             return waiter.acquire(timeout=patience_s)
         time = self._runtime.time
@@ -171,12 +198,12 @@ class ThreadDomain:
             self.release(live)
             self._runtime.tell_error(shown_key(live.owner, live.key), error)
 
-    def spawn(self, work: Callable[[], object]) -> None:
-        """Run `work` in a daemon thread that knows nothing of its caller's context."""
+    def spawn(self, work: Callable[[], object], context: Context | None = None) -> None:
+        """Run `work` in a daemon thread, in `context`; where there is none, it knows nothing of its caller's."""
 
         def run() -> None:
             try:
-                Context().run(work)
+                (Context() if context is None else context).run(work)
             finally:
                 with self._threads_lock:
                     self._threads.discard(threading.current_thread())
@@ -204,8 +231,10 @@ class ThreadDomain:
                     break
             if live.store_call is not None:
                 self._made(live.store_call)
-        except BaseException:
+        except BaseException as crash:
             runtime.aborted(live)
+            if live.is_beside:
+                live.crash = crash  # For the caller who leads: before it is woken.
             raise
         finally:
             WITHIN.reset(token)
@@ -225,27 +254,28 @@ class ThreadDomain:
             while due:
                 answers = self._attempt_together(batch, due)
                 now = runtime.time.now()
-                landed = []
+                delays = {live: runtime.answered(live, answers[live.key]) for live in due}
+                waiting.update({live: now + delay_s for live, delay_s in delays.items() if delay_s is not None})
                 for live in due:
-                    delay_s = runtime.answered(live, answers[live.key])
-                    if delay_s is None:
-                        landed.append(live)
-                    else:
-                        waiting[live] = now + delay_s
-                for live in landed:
-                    if live.store_call is not None:
-                        self._made(live.store_call)
-                    del left[live]
-                    self.release(live)
+                    if delays[live] is None:
+                        self._land(live)
+                        del left[live]
                 due = self._next_due(waiting)
         except BaseException as crash:
             for live in left:
-                live.crash = crash
                 runtime.aborted(live)
+                if live.is_beside:
+                    live.crash = crash
             raise
         finally:
             for live in left:
                 self.release(live)
+
+    def _land(self, live: LiveFlight) -> None:
+        """Let those who wait for `live` go on, once its answer is in the store."""
+        if live.store_call is not None:
+            self._made(live.store_call)
+        self.release(live)
 
     def _next_due(self, waiting: dict[LiveFlight, float]) -> list[LiveFlight]:
         """Wait until the first of those that wait may be tried again: all that may, and still are to be."""
@@ -260,15 +290,27 @@ class ThreadDomain:
                 return due
         return []
 
-    def fly_together_beside(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
-        """The same in a thread of their own, in their caller's context: who leads them may stop waiting."""
-        context = copy_context()
+    def set_going_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
+        """`fly_together`, in a thread of their own where who leads them may stop waiting, and there is room for one."""
+        if lives[0].plan.is_patient and lives[0].overdue_at is None:
+            self.fly_together(batch, lives)
+            return
 
         def fly() -> None:
-            with suppress(BaseException):  # Each flight has it as its crash.
-                context.run(self.fly_together, batch, lives)
+            try:
+                self.fly_together(batch, lives)
+            except BaseException:
+                if not lives[0].leader_waits:  # Nobody else would hear of it.
+                    raise
 
-        threading.Thread(target=fly, name="cachemesh-flight", daemon=True).start()
+        for live in lives:
+            live.is_beside = True
+        try:
+            self.spawn(fly, copy_context())
+        except RuntimeError:
+            for live in lives:
+                live.is_beside = False
+            self.fly_together(batch, lives)
 
     def launch_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
         """Set background flights going."""
@@ -290,7 +332,7 @@ class ThreadDomain:
                 self._runtime.aborted(live)
                 self.release(live)
             else:
-                self._leave(live)
+                self._leave(boarding)
 
     def _attempt_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> dict[str, Answer]:
         """Ask for several keys once."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from cachemesh.core import (
     GLOBAL_OWNER,
+    Breaker,
     CacheScope,
     Command,
     Effects,
@@ -16,15 +17,20 @@ from cachemesh.core import (
     Failed,
     Flight,
     FlightKind,
+    Lifespan,
+    Mark,
+    Origin,
     Owner,
     Partition,
     RefreshSource,
     Retry,
     State,
+    Terms,
     reduce,
 )
 from cachemesh.core.carriers import persistent
 from cachemesh.core.lifetimes import expiry
+from cachemesh.core.model import NO_MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -57,9 +63,9 @@ def law(
     return of
 
 
-def entry(answer: str = "news", at: float = 0.0, ttl_s: float | None = 60.0) -> Entry[str]:
+def entry(answer: str = "news", at: float = 0.0, ttl_s: float | None = 60.0, terms: Terms | None = None) -> Entry[str]:
     """An entry that was made `at` an instant, to live for `ttl_s`."""
-    return Entry(answer, at, ttl_s, expiry(at, ttl_s))
+    return Entry(answer, at, ttl_s, expiry(at, ttl_s), terms)
 
 
 def failed(answer: str = "down", at: float = 0.0, serve: float = 60.0, hold: float = 0.0) -> Failed[str]:
@@ -82,6 +88,10 @@ def flight(
     attempt: int = 1,
     waits_on: Iterable[int] = (),
     found_nothing: bool = False,
+    lifespan: Lifespan | None = None,
+    tags: tuple[str, ...] = (),
+    origin: Origin | None = None,
+    is_detached: bool = False,
 ) -> Flight:
     """A flight that stores its answer where its kind does."""
     stores = kind is FlightKind.FETCH if persist is None else persist
@@ -100,6 +110,10 @@ def flight(
         attempt,
         tuple(waits_on),
         found_nothing,
+        lifespan,
+        tags,
+        origin,
+        is_detached,
     )
 
 
@@ -110,6 +124,9 @@ def state(
     struck: Iterable[int] = (),
     active_user: str | None = None,
     has_store: bool = False,
+    marks: Mapping[tuple[Owner | None, str], Mark] | None = None,
+    marks_floor: Mark = NO_MARK,
+    breakers: Mapping[str, Breaker] | None = None,
 ) -> State[str]:
     """The state with these flights, entries and failures by `Place`; the flights in `struck` are listed no longer."""
     gone = set(struck)
@@ -122,7 +139,10 @@ def state(
     partitions: Any = persistent()
     for owner in {owner for each in maps for owner in each}:
         partitions = partitions.insert(owner, Partition(*(as_map(each.get(owner, {})) for each in maps)))
-    return State(partitions, as_map({each.flight_id: each for each in flights}), active_user, has_store)
+    under_way = as_map({each.flight_id: each for each in flights})
+    return State(
+        partitions, under_way, active_user, has_store, as_map(marks or {}), marks_floor, as_map(breakers or {})
+    )
 
 
 def by_owner(places: Mapping[Any, Any]) -> dict[Owner, dict[str, Any]]:

@@ -8,12 +8,13 @@ id also says when the flight was begun.
 from __future__ import annotations
 
 from collections import Counter
+from math import inf, nextafter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 from hypothesis import example
 from hypothesis import strategies as st
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from cachemesh.core import (
     GLOBAL_OWNER,
@@ -21,27 +22,37 @@ from cachemesh.core import (
     Action,
     AfterFailure,
     AskAgain,
+    Breaker,
     CachePolicy,
     CacheScope,
     CancelFetch,
     Clear,
     ClearScope,
+    Directives,
     Effect,
     EndSession,
     Entry,
     Evict,
     Failed,
+    FetchAborted,
     FetchFailed,
     FetchSucceeded,
     Flight,
     Forget,
     Freshness,
+    GaveUp,
     Get,
     Invalidate,
+    InvalidatePrefix,
     Join,
     Loaded,
+    Mark,
+    MarkTag,
+    Origin,
+    Overdue,
     Owner,
     Partition,
+    Put,
     Refresh,
     Refuse,
     Remember,
@@ -51,13 +62,17 @@ from cachemesh.core import (
     Settle,
     StartFetch,
     State,
+    Touch,
+    Update,
+    WaitedLong,
     reduce,
 )
-from cachemesh.core.carriers import Table
-from cachemesh.core.lifetimes import verdict
+from cachemesh.core.carriers import Map, Table
+from cachemesh.core.lifetimes import stands_in, verdict
 from cachemesh.core.scopes import owner_of, visible_owners
+from cachemesh.core.tags import MOST_MARKS
 from cachemesh.shell.tables import LiveState
-from cachemesh.testing.strategies import Happening, Moment, Stamp, commands, happenings, histories, play
+from cachemesh.testing.strategies import KEYS, Happening, Moment, Stamp, commands, happenings, histories, play
 from tests.core.rows import law, members
 
 if TYPE_CHECKING:
@@ -177,8 +192,11 @@ def test_a_flight_ends_with_the_effect_that_says_so(history: History) -> None:
     """No flight is lost: it leaves the state in the moment in which those who wait are told."""
     for moment in history:
         gone = set(moment.before.flights.keys()) - set(moment.after.flights.keys())
-        told = [each.flight_id for each in moment.listed(Settle, AskAgain, Abort, CancelFetch)]
-        assert sorted(gone) == sorted(told)
+        told = [each.flight_id for each in moment.listed(Settle, AskAgain, Abort)]
+        cancelled = {each.flight_id for each in moment.listed(CancelFetch)}
+        assert len(told) == len(set(told))
+        assert gone == set(told) | cancelled
+        assert not set(told) & cancelled or isinstance(moment.command, Overdue)
 
 
 # Answers
@@ -188,7 +206,12 @@ def test_a_flight_ends_with_the_effect_that_says_so(history: History) -> None:
 def test_every_ask_is_answered_exactly_once(history: History) -> None:
     for moment in history:
         answers = moment.listed(Reply, Refuse, Join)
-        assert len(answers) == (1 if isinstance(moment.command, Get | Refresh) else 0)
+        if isinstance(moment.command, Get | Refresh):
+            assert len(answers) == 1
+        elif isinstance(moment.command, Put | Update | Touch):
+            assert len([*answers, *moment.listed(Save)]) == 1
+        else:
+            assert len(answers) <= (1 if isinstance(moment.command, WaitedLong | GaveUp) else 0)
 
 
 @law(histories())
@@ -197,12 +220,10 @@ def test_whoever_joins_is_told_exactly_once(history: History) -> None:
     endings: Counter[int] = Counter()
     joined: set[int] = set()
     for moment in history:
-        for effect in moment.effects:
-            if isinstance(effect, Join):
-                assert endings[effect.flight_id] == 0, "nobody boards a flight that has ended"
-                joined.add(effect.flight_id)
-            elif isinstance(effect, Settle | AskAgain | Abort | CancelFetch):
-                endings[effect.flight_id] += 1
+        for effect in moment.listed(Join):
+            assert endings[effect.flight_id] == 0, "nobody boards a flight that has ended"
+            joined.add(effect.flight_id)
+        endings.update({each.flight_id for each in moment.listed(Settle, AskAgain, Abort, CancelFetch)})
     under_way = set(history[-1].after.flights.keys()) if history else set()
     for flight_id in joined:
         assert endings[flight_id] == (0 if flight_id in under_way else 1)
@@ -215,11 +236,11 @@ def test_whoever_asks_is_only_ever_answered_what_is_theirs(history: History) -> 
         asked = place_of(moment)
         for effect in moment.effects:
             if isinstance(effect, Reply):
-                assert place(effect.answer) == asked
+                assert place(effect.answer) == (asked or (effect.owner, effect.key))
             elif isinstance(effect, Join) and asked is not None:
                 waiting.setdefault(effect.flight_id, set()).add(asked)
             elif isinstance(effect, Settle):
-                for answer in (effect.answer, effect.fallback):
+                for answer in (effect.answer, effect.fallback, effect.rescue):
                     assert answer is None or waiting.get(effect.flight_id, set()) <= {place(answer)}
 
 
@@ -239,16 +260,30 @@ def test_nothing_of_a_user_who_left_is_ever_answered(history: History) -> None:
 
 
 @law(histories())
-def test_what_was_begun_before_a_removal_is_never_stored_after_it(history: History) -> None:
-    """Neither as an entry nor as a failure; nor what was begun before the answer that is there already."""
+def test_sf10_what_was_begun_before_a_removal_is_never_stored_after_it(history: History) -> None:
+    """Neither as an entry nor as a failure; nor what was begun before the answer or the write that is there already."""
+    check_fences(history)
+
+
+@law(histories(dense=True))
+def test_sf10_nor_where_all_of_it_happens_to_one_key(history: History) -> None:
+    check_fences(history)
+
+
+def check_fences(history: History) -> None:
     fence: dict[Place, int] = {}
+    touched: dict[Place, int] = {}
     for number, moment in begun_so_far(history):
         for removed in places_removed(moment):
             fence[removed] = number
         for effect in moment.effects:
             if isinstance(effect, Save):
-                assert effect.flight_id > fence.get((effect.owner, effect.key), 0)
-                fence[effect.owner, effect.key] = effect.flight_id - 1
+                where = effect.owner, effect.key
+                assert effect.flight_id > max(fence.get(where, 0), touched.get(where, 0))
+                if isinstance(moment.command, Touch):
+                    touched[where] = effect.flight_id
+                else:
+                    fence[where] = effect.flight_id - 1
         for where, answer in answers_in(moment.after):
             assert answer.flight_id > fence.get(where, 0)
 
@@ -260,6 +295,8 @@ def test_nobody_joins_a_flight_from_before_a_removal(history: History) -> None:
     for number, moment in begun_so_far(history):
         for removed in places_removed(moment):
             fence[removed] = number
+        for saved in moment.listed(Save) if isinstance(moment.command, Put | Update | Touch) else ():
+            fence[saved.owner, saved.key] = saved.flight_id
         asked = place_of(moment)
         if asked is not None:
             assert all(each.flight_id > fence.get(asked, 0) for each in moment.listed(Join))
@@ -298,7 +335,7 @@ def test_a_fresh_entry_is_served_whatever_has_failed(history: History) -> None:
         if not isinstance(command, Get) or where is None:
             continue
         there = entry_at(moment.before, where)
-        if command.policy.fresh is Action.SERVE and verdict(there, command.now) is Freshness.FRESH:
+        if command.policy.fresh is Action.SERVE and seen(moment, where) is Freshness.FRESH:
             assert moment.effects[0] == Reply(*where, there.answer)
 
 
@@ -312,11 +349,21 @@ def test_a_success_ends_the_memory_of_a_failure(history: History) -> None:
 
 
 @law(histories(stray=False))
-def test_no_failure_is_remembered_for_more_than_a_minute(history: History) -> None:
+def test_fc1_no_failure_is_remembered_for_more_than_a_minute(history: History) -> None:
+    """Unless somebody says for how long."""
+    most: dict[Place, float] = {}
     for moment in history:
         if isinstance(moment.command, FetchFailed):
+            command = moment.command
+            flight = moment.before.flights.get(command.flight_id)
             for remembered in moment.listed(Remember):
-                assert remembered.failed.serve_until <= moment.command.now + 60.0
+                assert flight is not None
+                given_s = None if flight.lifespan is None else flight.lifespan.failure_ttl_s
+                given_s = given_s if command.failure_ttl_s is None else command.failure_ttl_s
+                where = remembered.owner, remembered.key
+                until = command.now + (60.0 if given_s is None else given_s)
+                most[where] = max(until, most.get(where, 0.0))
+                assert remembered.failed.serve_until <= most[where]
 
 
 @law(happenings(stray=False))
@@ -337,7 +384,7 @@ def test_a_failure_never_displaces_a_fresh_entry_of_the_store(listed: list[Happe
         for effect in moment.effects:
             if isinstance(effect, Save):
                 store[effect.owner, effect.key] = effect.entry
-            elif isinstance(effect, Remember) and effect.write:
+            elif isinstance(effect, Remember) and effect.write and not isinstance(moment.command, Loaded):
                 assert verdict(store.get((effect.owner, effect.key)), effect.failed.failed_at) is not Freshness.FRESH
         for removed in places_removed(moment):
             store.pop(removed, None)
@@ -356,13 +403,16 @@ def test_a_failure_never_displaces_a_fresh_entry_of_the_store(listed: list[Happe
     ],
 )
 def test_a_failed_background_refresh_holds_the_next_one_back(listed: list[Happening]) -> None:
-    """For half a minute, unless an answer comes or the key is removed in between."""
+    """For half a minute or what a lifespan says, unless an answer comes or the key is removed in between."""
     history = play(listed)
     held: dict[Place, float] = {}
     for moment in history:
         for effect in moment.effects:
             if isinstance(effect, Remember) and is_background(moment.before, effect.flight_id):
-                held[effect.owner, effect.key] = effect.failed.failed_at + 30.0
+                flight = moment.before.flights.get(effect.flight_id)
+                lifespan = None if flight is None else flight.lifespan
+                backoff_s = 30.0 if lifespan is None else lifespan.refresh_backoff_s
+                held[effect.owner, effect.key] = effect.failed.failed_at + backoff_s
             elif isinstance(effect, Save):
                 held.pop((effect.owner, effect.key), None)
             elif isinstance(effect, StartFetch) and effect.source == "background" and isinstance(moment.command, Get):
@@ -379,7 +429,7 @@ def test_cache_only_never_fetches(history: History) -> None:
     assert not [effect for moment in history for effect in moment.listed(StartFetch)]
 
 
-@law(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False, stray=False))
+@law(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False, stray=False, writing=False))
 def test_network_only_never_writes(history: History) -> None:
     for moment in history:
         assert not list(answers_in(moment.after))
@@ -388,7 +438,8 @@ def test_network_only_never_writes(history: History) -> None:
 
 @law(histories(st.just(CachePolicy.NETWORK_ONLY), refreshing=False))
 def test_network_only_never_reads(history: History) -> None:
-    assert not [effect for moment in history for effect in moment.listed(Reply)]
+    assert not [moment for moment in history if isinstance(moment.command, Get) and moment.listed(Reply)]
+    assert all(not each.reads and not each.falls_back for moment in history for each in moment.listed(Join))
 
 
 @law(histories())
@@ -401,25 +452,176 @@ def test_whoever_passes_the_cache_by_joins_nothing_that_began_to_fill_it(history
 
 @law(histories(st.sampled_from((CachePolicy.CACHE_FIRST, CachePolicy.NETWORK_FIRST, CachePolicy.CACHE_ONLY))))
 def test_only_a_policy_with_a_background_refreshes_in_it(history: History) -> None:
-    assert all(effect.source != "background" for moment in history for effect in moment.listed(StartFetch))
+    """Or a lifespan: cache_first refreshes what is ageing or in its grace."""
+    for moment in history:
+        command, where = moment.command, place_of(moment)
+        if where is not None and any(each.source == "background" for each in moment.listed(StartFetch)):
+            assert isinstance(command, Get)
+            assert command.policy is CachePolicy.CACHE_FIRST
+            assert seen(moment, where) in {Freshness.AGEING, Freshness.GRACE}
 
 
 @law(histories(st.just(STALE_IF_ERROR)))
 def test_the_sixth_policy_does_as_its_row_says(history: History) -> None:
-    """missing: fetch, fresh: serve, stale: fetch; after a failed fetch whatever there is; heeds failures."""
+    """missing: fetch, fresh: serve, stale: fetch; after a failed fetch what its windows allow; heeds failures."""
     for moment in history:
         command, where = moment.command, place_of(moment)
         if isinstance(command, Get) and where is not None and not moment.listed(Refuse):
             there = entry_at(moment.before, where)
-            if verdict(there, command.now) is Freshness.FRESH:
+            freshness = seen(moment, where)
+            if freshness is Freshness.FRESH:
                 assert moment.effects == (Reply(*where, there.answer),)
+            elif freshness in {Freshness.AGEING, Freshness.GRACE}:
+                assert moment.effects[0] == Reply(*where, there.answer)
             else:
-                assert all(not each.hit for each in moment.listed(Reply))
+                assert all(not each.hit or each.answer == there.answer for each in moment.listed(Reply))
                 assert all(each.falls_back for each in moment.listed(Join))
-        for settled in moment.listed(Settle) if isinstance(moment.command, FetchFailed) else ():
+        if not isinstance(command, FetchFailed):
+            continue
+        for settled in moment.listed(Settle):
             there = entry_at(moment.before, (settled.owner, settled.key))
-            if settled.flight_id in listed_under(moment.before, (settled.owner, settled.key)):
-                assert settled.fallback == (None if there is None else there.answer)
+            usable = stands_in(there, command.now, moment.before, settled.owner)
+            assert settled.fallback == (there.answer if usable else None)
+
+
+# How long an answer may be of use
+
+
+@law(histories(dense=True))
+def test_tt7_no_answer_is_older_than_its_ttl_and_the_window_given(history: History) -> None:
+    """Where windows were given; what is plain may be as old as it likes for those who fall back."""
+    lives: dict[Stamp, float] = {}
+    for moment in history:
+        for answer, now, where in old_answers(moment):
+            there = entry_at(moment.before, where)
+            assert there.answer is answer
+            assert now < lives.get(answer, inf)
+        for where, kept in entries_in(moment.after):
+            terms = kept.terms
+            if terms is None or terms.serve_stale_s is None or terms.stale_if_error_s is None:
+                lives.pop(kept.answer, None)
+                continue
+            longest_s = inf if kept.ttl_s is None else kept.ttl_s + max(terms.serve_stale_s, terms.stale_if_error_s)
+            # The sum of three floats, in another order.
+            lives[kept.answer] = nextafter(nextafter(kept.created_at + longest_s, inf), inf) + 1e-6
+            assert where == place(kept.answer)
+
+
+@law(histories(dense=True))
+def test_tt6_chance_never_lengthens_a_life(history: History) -> None:
+    for moment in history:
+        command = moment.command
+        for saved in moment.listed(Save):
+            if isinstance(command, Put | Touch):
+                ttl_s = command.ttl_s
+            elif isinstance(command, FetchSucceeded):
+                flight = moment.before.flights.get(command.flight_id)
+                assert flight is not None
+                said = command.directives
+                ttl_s = said.ttl_s if said is not None and said.sets_ttl else flight.ttl_s
+            else:
+                continue
+            assert saved.entry.expires_at <= (inf if ttl_s is None else command.now + ttl_s)
+
+
+# Tags
+
+
+@law(histories() | histories(dense=True))
+def test_nothing_of_a_marked_tag_is_ever_answered_unless_it_was_begun_after_the_mark(history: History) -> None:
+    gone: dict[tuple[Owner | None, str], int] = {}
+    for moment in history:
+        command = moment.command
+        if isinstance(command, MarkTag) and not command.is_soft:
+            gone.update(dict.fromkeys(((owner, command.tag) for owner in owners_marked(moment)), command.stamp))
+        for answer, _, where in old_answers(moment):
+            for tag in tags_of(entry_at(moment.before, where)):
+                assert answer.flight_id > max(gone.get((None, tag), 0), gone.get((where[0], tag), 0))
+
+
+@law(histories() | histories(dense=True))
+@example(
+    play(
+        [
+            Happening(Get("feed", 0.0, 0)),
+            Happening(MarkTag("red", 0.0, 0)),
+            Happening(Get("feed", 0.0, 0)),
+            Happening(MarkTag("red", 0.0, 0)),
+            Happening(FetchSucceeded(0, None, 0.0, directives=Directives(tags=("red",)))),
+        ],
+    ),
+)
+def test_whoever_asked_after_a_mark_is_not_told_what_was_begun_before_it(history: History) -> None:
+    """Whether the flight knew its tags when they joined, or the answer brought them."""
+    marked: list[tuple[Owner | None, str, int]] = []
+    asked: dict[int, list[int]] = {}
+    for moment in history:
+        command = moment.command
+        if isinstance(command, MarkTag):
+            marked.extend((owner, command.tag, command.stamp) for owner in owners_marked(moment))
+        elif isinstance(command, Get | Refresh):
+            for joined in moment.listed(Join):
+                asked.setdefault(joined.flight_id, []).append(command.flight_id)
+        if not isinstance(command, FetchSucceeded):
+            continue
+        for settled in moment.listed(Settle):
+            flight = moment.before.flights.get(settled.flight_id)
+            assert flight is not None
+            tags = {*flight.tags, *(() if command.directives is None else command.directives.tags)}
+            marks = [at for owner, tag, at in marked if tag in tags and owner in {None, settled.owner}]
+            for ask in asked.get(settled.flight_id, ()):
+                if any(settled.flight_id < at < ask for at in marks):
+                    assert 0 < settled.asks_again_after < ask
+
+
+@law(histories())
+def test_an_entry_bears_all_the_tags_that_anyone_gave_it(history: History) -> None:
+    wanted: dict[int, set[str]] = {}
+    for moment in history:
+        command = moment.command
+        for joined in moment.listed(Join):
+            flight = moment.after.flights.get(joined.flight_id)
+            assert isinstance(command, Get | Refresh)
+            if flight is not None and flight.persist and not passes_by(command):
+                wanted.setdefault(joined.flight_id, set()).update(command.tags)
+        if isinstance(command, FetchSucceeded):
+            said = () if command.directives is None else command.directives.tags
+            for saved in moment.listed(Save):
+                assert tags_of(saved.entry) >= {*said, *wanted.get(saved.flight_id, ())}
+
+
+# Origins
+
+
+@law(histories(dense=True))
+def test_fc7_one_fetch_at_a_time_tries_an_origin_that_is_left_alone(history: History) -> None:
+    for moment in history:
+        command = moment.command
+        for name, breaker in moment.after.breakers.items():
+            probe = None if breaker.probe is None else moment.after.flights.get(breaker.probe)
+            assert breaker.probe is None or (probe is not None and probe.origin is not None)
+            assert probe is None or (probe.origin is not None and probe.origin.name == name)
+        if isinstance(command, Get | Refresh) and command.origin is not None:
+            breaker_before = moment.before.breakers.get(command.origin.name)
+            if breaker_before is None or breaker_before.open_until is None:
+                continue
+            for begun in moment.listed(StartFetch):
+                tried = moment.after.breakers.get(command.origin.name)
+                assert tried is not None
+                assert (breaker_before.probe, tried.probe) == (None, begun.flight_id)
+                assert command.now >= breaker_before.open_until
+
+
+@law(histories(dense=True))
+def test_no_breaker_stays_half_open(history: History) -> None:
+    """Once nothing is under way and its time is over, somebody may ask again."""
+    state = history[-1].after if history else State()
+    for flight_id in sorted(state.flights.keys()):
+        state, _ = reduce(state, FetchAborted(flight_id))
+    for name in sorted(state.breakers.keys()):
+        asks = Get("elsewhere", 1e9, 10**6, policy=CachePolicy.NETWORK_ONLY, origin=Origin(name))
+        _, effects = reduce(state, asks)
+        assert [type(effect) for effect in effects] == [StartFetch, Join]
 
 
 # Carriers
@@ -435,11 +637,17 @@ class Transient(State[Any], frozen=True):
         flights: Table[str, tuple[int, ...]] = Table()
         return Partition(entries, failures, flights)
 
+    def no_marks(self) -> Map[tuple[Owner | None, str], Mark]:
+        marks: Table[tuple[Owner | None, str], Mark] = Table()
+        return marks
+
 
 def transient(*, has_store: bool) -> State[Any]:
     partitions: Table[Owner, Partition[Any]] = Table()
     flights: Table[int, Flight] = Table()
-    return Transient(partitions, flights, None, has_store)
+    marks: Table[tuple[Owner | None, str], Mark] = Table()
+    breakers: Table[str, Breaker] = Table()
+    return Transient(partitions, flights, None, has_store, marks, breakers=breakers)
 
 
 def live(*, has_store: bool) -> State[Any]:
@@ -447,7 +655,15 @@ def live(*, has_store: bool) -> State[Any]:
 
 
 @pytest.mark.parametrize("carrier", [transient, live])
-@law(listed=happenings(), has_store=st.booleans())
+@law(listed=happenings() | happenings(dense=True), has_store=st.booleans())
+@example(
+    listed=[
+        Happening(Put("feed", None, 0.0, 0)),
+        Happening(Put("me", None, 0.0, 0)),
+        Happening(Evict(GLOBAL_OWNER, "feed")),
+    ],
+    has_store=False,
+)
 def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_store: bool) -> None:
     kept = play(listed, State(has_store=has_store))
     changed = play(listed, carrier(has_store=has_store))
@@ -456,6 +672,20 @@ def test_both_carriers_end_equal(carrier: Any, listed: list[Happening], has_stor
     if kept:
         assert plain(kept[-1].after) == plain(changed[-1].after)
         assert type(changed[-1].after) is not State
+
+
+@pytest.mark.parametrize("carrier", [State, transient, live])
+def test_all_carriers_give_up_marks_that_are_too_many(carrier: Any) -> None:
+    state: State[Any] = carrier(has_store=False)
+    marks = state.marks
+    for number in range(1, MOST_MARKS + 1):
+        marks = marks.insert((None, f"tag {number}"), Mark(stale_stamp=number, stale_at=0.0))
+    state = replace(state, marks=marks)
+
+    state, _ = reduce(state, MarkTag("red", 1.0, MOST_MARKS + 1))
+    assert (dict(state.marks.items()), state.marks_floor) == ({}, Mark(MOST_MARKS + 1, 1.0))
+    state, _ = reduce(state, MarkTag("red", 2.0, MOST_MARKS + 2, is_soft=True))
+    assert dict(state.marks.items()) == {(None, "red"): Mark(stale_stamp=MOST_MARKS + 2, stale_at=2.0)}
 
 
 # What the laws are said in
@@ -472,12 +702,13 @@ def plain(state: State[Any], *fields: str) -> Any:
     }
     if fields:
         return {owner: tables for owner, tables in partitions.items() if any(tables.values())}
-    return partitions, dict(state.flights.items()), state.active_user, state.has_store
+    known = dict(state.marks.items()), state.marks_floor, dict(state.breakers.items())
+    return partitions, dict(state.flights.items()), state.active_user, state.has_store, known
 
 
 def values(kept: Any) -> Any:
     """What an entry, a failure or a list of flights says; an entry of the shell's is a class of its own."""
-    names = ("answer", "created_at", "ttl_s", "expires_at")
+    names = ("answer", "created_at", "ttl_s", "expires_at", "terms")
     if hasattr(kept, "expires_at"):
         return {name: getattr(kept, name) for name in names}
     return kept if isinstance(kept, tuple) else asdict(kept)
@@ -509,14 +740,53 @@ def answers_in(state: State[Any]) -> Iterator[tuple[Place, Stamp]]:
                 yield (owner, key), kept.answer
 
 
+def entries_in(state: State[Any]) -> Iterator[tuple[Place, Entry[Any]]]:
+    for owner, partition in state.partitions.items():
+        for key, kept in partition.entries.items():
+            yield (owner, key), kept
+
+
+def old_answers(moment: Moment) -> Iterator[tuple[Stamp, float, Place]]:
+    """The entries that are answered in `moment`, at which instant, and whose they are."""
+    now: float = getattr(moment.command, "now", 0.0)
+    for effect in moment.effects:
+        if isinstance(effect, Reply) and effect.hit:
+            yield effect.answer, now, (effect.owner, effect.key)
+        elif isinstance(effect, Settle):
+            for answer in (effect.fallback, effect.rescue):
+                if answer is not None:
+                    yield answer, now, (effect.owner, effect.key)
+
+
+def tags_of(kept: Entry[Any]) -> set[str]:
+    return set() if kept.terms is None else set(kept.terms.tags)
+
+
+def owners_marked(moment: Moment) -> tuple[Owner | None, ...]:
+    """Whose entries are meant by the mark of `moment`; None is everyone."""
+    command = moment.command
+    assert isinstance(command, MarkTag)
+    if command.scope is None and command.viewer is None:
+        return (None,)
+    return visible_owners(command.scope, moment.before.active_user, command.viewer)
+
+
+def passes_by(command: Get | Refresh) -> bool:
+    """Whether `command` may be for a fetch that passes the cache by."""
+    if isinstance(command, Refresh):
+        return False
+    return Action.BYPASS in {command.policy.missing, command.policy.fresh, command.policy.stale}
+
+
+def seen(moment: Moment, where: Place) -> Freshness:
+    """What there is at `where` when `moment` comes."""
+    now: float = getattr(moment.command, "now", 0.0)
+    return verdict(entry_at(moment.before, where), now, moment.before, where[0])
+
+
 def entry_at(state: State[Any], where: Place) -> Any:
     partition = state.partitions.get(where[0])
     return None if partition is None else partition.entries.get(where[1])
-
-
-def listed_under(state: State[Any], where: Place) -> tuple[int, ...]:
-    partition = state.partitions.get(where[0])
-    return () if partition is None else partition.flights.get(where[1]) or ()
 
 
 def is_background(state: State[Any], flight_id: int) -> bool:
@@ -538,11 +808,13 @@ def place_of(moment: Moment) -> Place | None:
 
 
 def begun_so_far(history: Iterable[Moment]) -> Iterator[tuple[int, Moment]]:
-    """Each moment with the highest id that an ask has had up to then."""
+    """Each moment with the highest id that an ask has had up to then, or the highest stamp."""
     number = 0
     for moment in history:
         if isinstance(moment.command, Get | Refresh):
             number = moment.command.flight_id
+        elif isinstance(moment.command, MarkTag | Put | Update | Touch):
+            number = moment.command.stamp
         yield number, moment
 
 
@@ -565,6 +837,9 @@ def places_removed(moment: Moment) -> list[Place]:
     if isinstance(command, Invalidate):
         owners = visible_owners(command.scope, moment.before.active_user, command.viewer)
         return [(owner, command.key) for owner in owners]
+    if isinstance(command, InvalidatePrefix):
+        owners = visible_owners(command.scope, moment.before.active_user, command.viewer)
+        return [(owner, key) for owner in owners for key in KEYS if key.startswith(command.prefix)]
     if isinstance(command, Clear):
         return [where for where in everything if command.viewer is None or where[0][1] == command.viewer]
     if isinstance(command, ClearScope):

@@ -28,6 +28,7 @@ from cachemesh.core import (
     reduce,
 )
 from cachemesh.core.lifetimes import verdict
+from cachemesh.core.policies import SERVING
 from tests.core.rows import entry, failed, flight, state
 
 NOW = 10.0
@@ -86,7 +87,7 @@ OUTCOMES: dict[str, tuple[Any, ...]] = {
     "failure": (Reply(GLOBAL_OWNER, "feed", "down", hit=False),),
     "fetch for a miss": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.CACHE_MISS), Join(7)),
     "fetch, else entry": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.POLICY), Join(7, falls_back=True)),
-    "bypass": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.POLICY), Join(7)),
+    "bypass": (StartFetch(7, GLOBAL_OWNER, "feed", RefreshSource.POLICY), Join(7, reads=False)),
     "load": (Load(7, GLOBAL_OWNER, "feed"), Join(7)),
     "load, else entry": (Load(7, GLOBAL_OWNER, "feed"), Join(7, falls_back=True)),
     "miss": (Refuse(Refusal.MISS),),
@@ -167,11 +168,17 @@ def by_name(name: str) -> CachePolicy:
 
 def test_the_docstring_prints_the_table() -> None:
     lines = [line for line in (policies.__doc__ or "").splitlines() if line.startswith("|")]
-    printed = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    printed, lived = cells[: len(BUILT_IN) + 2], cells[len(BUILT_IN) + 2 :]
 
     assert printed[0] == ["policy", "missing", "fresh", "stale", "after a failed fetch", "heeds cached failures"]
     assert printed[2:] == [
         [row.name, row.missing, row.fresh, row.stale, row.after_failure, "yes" if row.heeds_failures else "no"]
+        for row in BUILT_IN
+    ]
+    assert lived[0] == ["policy", "ageing", "grace", "expired"]
+    assert lived[2:] == [
+        [row.name, *(row.action(each) for each in (Freshness.AGEING, Freshness.GRACE, Freshness.EXPIRED))]
         for row in BUILT_IN
     ]
 
@@ -207,6 +214,25 @@ def test_a_cell_is_what_its_row_says(missing: Action, fresh: Action, stale: Acti
     assert policy.action(Freshness.STALE, always_revalidate=always) is stale
     assert policy.action(Freshness.FRESH, always_revalidate=always) is (Action.SERVE_AND_REFRESH if widened else fresh)
     assert policy.action(Freshness.FRESH) is fresh
+
+
+@pytest.mark.parametrize(
+    ("missing", "fresh", "stale", "always"), list(itertools.product(LEGAL, Action, Action, [True, False]))
+)
+def test_the_states_of_a_lifespan_follow_from_the_row(
+    missing: Action, fresh: Action, stale: Action, always: bool
+) -> None:
+    """Who fetches what is missing and serves what is fresh refreshes in time; what has expired counts as missing."""
+    policy = CachePolicy("any", missing, fresh, stale)
+    refreshes = missing is Action.FETCH and fresh in SERVING
+
+    assert policy.action(Freshness.AGEING, always_revalidate=always) is (
+        Action.SERVE_AND_REFRESH if refreshes else fresh
+    )
+    assert policy.action(Freshness.GRACE, always_revalidate=always) is (
+        Action.SERVE_AND_REFRESH if refreshes else stale
+    )
+    assert policy.action(Freshness.EXPIRED, always_revalidate=always) is missing
 
 
 @pytest.mark.parametrize("action", [Action.SERVE, Action.SERVE_AND_REFRESH])

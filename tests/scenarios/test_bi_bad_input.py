@@ -596,6 +596,7 @@ def test_bi6_errors_of_the_cache_are_values() -> None:
 
     arguments: dict[str, tuple[Any, ...]] = {
         "CacheClosed": (), "FetchRaised": ("k", ValueError("x")), "InvalidFetchResult": ("k", "int"), "InvalidOption": ("policy", "int"),
+        "CircuitOpen": ("github", 60.0), "ValueNotCopied": ("k", TypeError("x")), "UpdateRaised": ("k", ValueError("x")),
         "FetchTimeout": ("k", 1.0), "StoreFailed": ("read", OSError(5)), "UndecodableEntry": ("k", "why"),
     }  # fmt: skip
     kinds = [
@@ -603,7 +604,7 @@ def test_bi6_errors_of_the_cache_are_values() -> None:
         for each in (getattr(cachemesh, name) for name in cachemesh.__all__)
         if isinstance(each, type) and issubclass(each, CacheError) and each is not CacheError
     ]
-    assert len(kinds) >= 14
+    assert len(kinds) >= 18
     for kind in kinds:
         one, other = (kind(*arguments.get(kind.__name__, ("k",))) for _ in range(2))
         assert one == other

@@ -601,12 +601,15 @@ def wait_until_quiet() -> None:
 
 
 def _where_it_waits(thread: threading.Thread) -> object | None:
-    """The place of a thread that is in a blocking call; None of one that is on its way."""
+    """The place of a thread that is in a blocking call; None of one that is on its way.
+
+    Not its very frame: who waits impatiently calls the same again every few milliseconds.
+    """
     frame = _frame(thread)
     if frame is None or _has_work(thread):
         return None
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    return (thread, id(frame), frame.f_lasti) if BLOCKING.search(line) else None
+    return (thread, frame.f_code, frame.f_lasti) if BLOCKING.search(line) else None
 
 
 def _has_work(thread: threading.Thread) -> bool:
