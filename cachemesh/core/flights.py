@@ -90,6 +90,8 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         if flight.tags or directives is not None:
             again_after = asks_again_after(state, flight, tags_of(flight, directives))
         settle = Settle(flight_id, owner, key, answer, None, None, again_after)
+        if partition is not None and flight.persist and key in partition.failures:
+            partition = partition.moved(partition.entries, partition.failures.discard(key), partition.flights)
         return landed(state, flight, partition), (settle, *log)
 
     entries, failures = partition.entries, partition.failures

@@ -407,10 +407,11 @@ def test_what_renews_may_bring_a_validator(before: Entry[str] | None) -> None:
     assert save.entry == made("newer", 10.0, 9.0, 1, validator="newer")
 
 
-def test_what_is_not_to_be_stored_is_told_and_leaves_all_as_it_was() -> None:
-    there: Any = {"entries": {"feed": entry()}, "failures": {"feed": failed()}}
+def test_what_is_not_to_be_stored_is_told_and_leaves_the_entry_as_it_was() -> None:
+    """FC-2: a failure is forgotten all the same. The origin has answered."""
+    there: Any = {"entries": {"feed": entry()}}
     expect(
-        state(flight(), **there),
+        state(flight(), failures={"feed": failed()}, **there),
         FetchSucceeded(1, "newer", 10.0, directives=Directives(stores=False)),
         state(**there),
         told("newer"),
