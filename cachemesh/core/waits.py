@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cachemesh.core.carriers import Map
     from cachemesh.core.model import A, Ancestor, Flight, State
     from cachemesh.core.scopes import Owner
@@ -48,35 +50,36 @@ def reaches(flights: Map[int, Flight], start: int, goals: tuple[Ancestor, ...]) 
 
 
 def with_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
-    """The innermost flight of `within` waits for `awaited`; those that share its fetch wait for it."""
-    waiter = state.flights.get(within[-1].flight_id)
+    """The innermost flight of `within` waits for `awaited`; those that share its fetch wait for what it waits for."""
+    sharing = sharing_a_fetch(state.flights, within)
+    waiter = next(sharing, None)
     if waiter is None:
         return state
-    if not waiter.waits_on:
-        state = with_shared_waits(state, within, waiter.flight_id)
+    for sharer in sharing:
+        if waiter.flight_id not in sharer.waits_on:
+            state = with_waits(state, sharer, (*sharer.waits_on, waiter.flight_id))
     still = (each for each in waiter.waits_on if each in state.flights)
     return with_waits(state, waiter, (*still, awaited))
 
 
-def with_shared_waits(state: State[A], within: tuple[Ancestor, ...], innermost: int) -> State[A]:
-    """Those that share the fetch of `innermost` wait for what that waits for."""
-    for each in reversed(within[:-1]):
-        if not each.shares:
-            break
-        sharer = state.flights.get(each.flight_id)
-        if sharer is not None and innermost not in sharer.waits_on:
-            state = with_waits(state, sharer, (*sharer.waits_on, innermost))
+def without_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
+    """One of the waits of the innermost flight of `within` for `awaited` is over."""
+    for waiter in sharing_a_fetch(state.flights, within):
+        if awaited in waiter.waits_on:
+            left = list(waiter.waits_on)
+            left.remove(awaited)
+            return with_waits(state, waiter, tuple(left))
     return state
 
 
-def without_wait(state: State[A], within: tuple[Ancestor, ...], awaited: int) -> State[A]:
-    """One of the waits of the innermost flight of `within` for `awaited` is over."""
-    waiter = state.flights.get(within[-1].flight_id) if within else None
-    if waiter is None or awaited not in waiter.waits_on:
-        return state
-    left = list(waiter.waits_on)
-    left.remove(awaited)
-    return with_waits(state, waiter, tuple(left))
+def sharing_a_fetch(flights: Map[int, Flight], within: tuple[Ancestor, ...]) -> Iterator[Flight]:
+    """The flights that the innermost fetch of `within` is made for, as far as they are still under way."""
+    for number, each in enumerate(reversed(within)):
+        if number and not each.shares:
+            return
+        flight = flights.get(each.flight_id)
+        if flight is not None:
+            yield flight
 
 
 def with_waits(state: State[A], waiter: Flight, waits_on: tuple[int, ...]) -> State[A]:

@@ -331,8 +331,7 @@ class Face:
         runtime = self._runtime
         if runtime.is_closed:
             return Failure(CacheClosed())
-        now = runtime.time.now()
-        self._order(commands.MarkTag(tag, now, UNSTAMPED, is_soft, scope, self._viewer), stamps=True)
+        self._order(commands.MarkTag(tag, runtime.time.now(), UNSTAMPED, is_soft, scope, self._viewer), stamps=True)
         return Success(tag)
 
     def invalidate_prefix(self, prefix: str, *, scope: CacheScope | None = None) -> Result[str, CacheError]:

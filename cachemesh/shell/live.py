@@ -103,10 +103,10 @@ class LiveFlight:
 
     is_background = False
     is_load = False
-    is_beside = False
-    """It runs in a thread beside the one that leads it."""
     is_admitted = False
     """A load that has brought an entry into memory."""
+    is_beside = False
+    """It runs in a thread beside the one that leads it."""
     is_over = False
     """Everybody who waited has been woken."""
     phase = Phase.UNDER_WAY

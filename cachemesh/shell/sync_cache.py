@@ -5,7 +5,6 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from msgspec.structs import replace
 from returns.result import Failure, Result
 
 from cachemesh.core.model import RefreshSource
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from cachemesh.core import commands
     from cachemesh.shell.durations import Duration, Ttl
     from cachemesh.shell.lifetime import Lifetime
-    from cachemesh.shell.live import LiveFlight, Plan
+    from cachemesh.shell.live import Plan
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import (
@@ -367,7 +366,9 @@ class SyncCache(Face):
             self._ride_together(loading(boarded), batch, answers, boarded)
             while boarded:
                 self._launch_behind(batch)
-                self._set_going(batch, [boarding.live for boarding in boarded.values() if boarding.leads])
+                led = [boarding.live for boarding in boarded.values() if boarding.leads]
+                if led:
+                    self._domain.set_going_together(batch, led)
                 self._ride_together(list(boarded), batch, answers, boarded)
         except BaseException:
             self._domain.abandon(boarded.values())
@@ -381,13 +382,6 @@ class SyncCache(Face):
         if behind:
             self._domain.launch_together(batch, behind)
 
-    def _set_going(self, batch: ThreadBatch, lives: list[LiveFlight]) -> None:
-        """Make the fetches that this call leads, or have them made, where it may not wait to their end."""
-        if lives and lives[0].plan.is_patient:
-            self._domain.fly_together(batch, lives)
-        elif lives:
-            self._domain.fly_together_beside(batch, lives)
-
     def _ride_together(
         self, keys: list[str], batch: ThreadBatch, answers: dict[str, Answer], boarded: dict[str, Boarding]
     ) -> None:
@@ -395,9 +389,7 @@ class SyncCache(Face):
         again: list[tuple[str, Boarding]] = []
         for key in sorted(keys, key=lambda key: not boarded[key].leads):
             boarding = boarded[key]
-            told = self._domain.wait(boarding if boarding.live.is_load else replace(boarding, leads=False))
-            if boarding.leads and boarding.live.crash is not None:
-                raise boarding.live.crash
+            told = self._domain.wait(boarding) if boarding.live.is_load else self._domain.wait_on(boarding)
             del boarded[key]
             if told is None:
                 again.append((key, boarding))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Final
 
@@ -59,16 +58,28 @@ class ThreadDomain:
         may_be_left = not plan.is_patient or live.overdue_at is not None
         if boarding.leads and not live.is_load and may_be_left and self._flies_beside(live):
             return self._wait_impatiently(boarding)
-        if boarding.leads:
-            live.handle = threading.current_thread()
-            if live.is_load:
-                self._load(live)
-            else:
-                self._fly(live)
-        elif not (plan.is_patient or live.is_load):
+        if not boarding.leads:
+            return self.wait_on(boarding)
+        live.handle = threading.current_thread()
+        if live.is_load:
+            self._load(live)
+        else:
+            self._fly(live)
+        return self._runtime.told(boarding)
+
+    def wait_on(self, boarding: Boarding) -> Answer | None:
+        """`wait`, for a flight that has been set going already."""
+        live = boarding.live
+        if not (boarding.plan.is_patient or live.is_load):
             return self._wait_impatiently(boarding)
-        elif not self._wait_for(live):
-            return Failure(ReentrantFetch(live.key))
+        return self._told_of(boarding) if self._wait_for(live) else Failure(ReentrantFetch(live.key))
+
+    def _told_of(self, boarding: Boarding) -> Answer | None:
+        """What a flight that is over brings to one of its callers; to who leads one that crashed, the crash."""
+        live = boarding.live
+        if boarding.leads and live.crash is not None:
+            crash, live.crash = live.crash, None
+            raise crash
         return self._runtime.told(boarding)
 
     def _flies_beside(self, live: LiveFlight) -> bool:
@@ -112,10 +123,7 @@ class ThreadDomain:
             return answer
         if not is_over:
             return Failure(ReentrantFetch(live.key))
-        if boarding.leads and live.crash is not None:
-            crash, live.crash = live.crash, None
-            raise crash
-        return runtime.told(boarding)
+        return self._told_of(boarding)
 
     def _leave(self, boarding: Boarding) -> None:
         """A caller waits no longer. The flight ends with the last one, as far as the cache is concerned."""
@@ -246,27 +254,28 @@ class ThreadDomain:
             while due:
                 answers = self._attempt_together(batch, due)
                 now = runtime.time.now()
-                landed = []
+                delays = {live: runtime.answered(live, answers[live.key]) for live in due}
+                waiting.update({live: now + delay_s for live, delay_s in delays.items() if delay_s is not None})
                 for live in due:
-                    delay_s = runtime.answered(live, answers[live.key])
-                    if delay_s is None:
-                        landed.append(live)
-                    else:
-                        waiting[live] = now + delay_s
-                for live in landed:
-                    if live.store_call is not None:
-                        self._made(live.store_call)
-                    del left[live]
-                    self.release(live)
+                    if delays[live] is None:
+                        self._land(live)
+                        del left[live]
                 due = self._next_due(waiting)
         except BaseException as crash:
             for live in left:
-                live.crash = crash
                 runtime.aborted(live)
+                if live.is_beside:
+                    live.crash = crash
             raise
         finally:
             for live in left:
                 self.release(live)
+
+    def _land(self, live: LiveFlight) -> None:
+        """Let those who wait for `live` go on, once its answer is in the store."""
+        if live.store_call is not None:
+            self._made(live.store_call)
+        self.release(live)
 
     def _next_due(self, waiting: dict[LiveFlight, float]) -> list[LiveFlight]:
         """Wait until the first of those that wait may be tried again: all that may, and still are to be."""
@@ -281,15 +290,27 @@ class ThreadDomain:
                 return due
         return []
 
-    def fly_together_beside(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
-        """The same in a thread of their own, in their caller's context: who leads them may stop waiting."""
-        context = copy_context()
+    def set_going_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
+        """`fly_together`, in a thread of their own where who leads them may stop waiting, and there is room for one."""
+        if lives[0].plan.is_patient and lives[0].overdue_at is None:
+            self.fly_together(batch, lives)
+            return
 
         def fly() -> None:
-            with suppress(BaseException):  # Each flight has it as its crash.
-                context.run(self.fly_together, batch, lives)
+            try:
+                self.fly_together(batch, lives)
+            except BaseException:
+                if not lives[0].leader_waits:  # Nobody else would hear of it.
+                    raise
 
-        threading.Thread(target=fly, name="cachemesh-flight", daemon=True).start()
+        for live in lives:
+            live.is_beside = True
+        try:
+            self.spawn(fly, copy_context())
+        except RuntimeError:
+            for live in lives:
+                live.is_beside = False
+            self.fly_together(batch, lives)
 
     def launch_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
         """Set background flights going."""

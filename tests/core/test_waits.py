@@ -152,6 +152,55 @@ def test_a_circle_that_is_there_already_is_walked_once() -> None:
     )
 
 
+# One fetch for several flights
+
+
+def sharing(*flights: tuple[int, str], outer: tuple[Ancestor, ...] = ()) -> tuple[Ancestor, ...]:
+    """The inside of a fetch that is made for all of `flights` at once."""
+    *shares, last = inside(*flights)
+    return (*outer, *(Ancestor(each.flight_id, each.owner, each.key, shares=True) for each in shares), last)
+
+
+def test_those_who_share_a_fetch_wait_for_what_it_waits_for() -> None:
+    """Whatever each of them waited for before."""
+    before = state(flight(1, "a", waits_on=[6]), flight(2, "b"), flight(3, "c"), flight(4, "d"), flight(6, "f"))
+    within = sharing((1, "a"), (2, "b"), (3, "c"), outer=inside((6, "f")))
+    waiting = (
+        flight(1, "a", waits_on=[6, 3]),
+        flight(2, "b", waits_on=[3]),
+        flight(3, "c", waits_on=[4]),
+        flight(4, "d"),
+        flight(6, "f"),
+    )
+    expect(before, ask("d", within=within), state(*waiting), Join(4))
+    expect(state(*waiting), ask("a", within=inside((4, "d"))), state(*waiting), REENTRANT)
+    expect(state(*waiting), ask("b", within=inside((4, "d"))), state(*waiting), REENTRANT)
+    expect(
+        state(*waiting),
+        ask("d", within=within),
+        state(*waiting[:2], flight(3, "c", waits_on=[4, 4]), *waiting[3:]),
+        Join(4),
+    )
+    expect(state(*waiting), StoppedWaiting(4, within), state(*waiting[:2], flight(3, "c"), *waiting[3:]))
+
+
+def test_where_one_of_them_is_gone_the_next_one_waits() -> None:
+    before = state(flight(1, "a"), flight(2, "b"), flight(4, "d"))
+    within = sharing((1, "a"), (2, "b"), (3, "c"))
+    after = state(flight(1, "a", waits_on=[2]), flight(2, "b", waits_on=[4]), flight(4, "d"))
+
+    expect(before, ask("d", within=within), after, Join(4))
+    expect(after, StoppedWaiting(4, within), state(flight(1, "a", waits_on=[2]), flight(2, "b"), flight(4, "d")))
+    gone = state(flight(4, "d"))
+    expect(gone, ask("d", within=within), gone, Join(4))
+
+
+@pytest.mark.parametrize("key", ["a", "b", "c"])
+def test_none_of_those_who_share_a_fetch_is_asked_for_within_it(key: str) -> None:
+    before = state(flight(1, "a"), flight(2, "b"), flight(3, "c"))
+    expect(before, ask(key, within=sharing((1, "a"), (2, "b"), (3, "c"))), before, REENTRANT)
+
+
 def test_what_is_reached_is_what_a_walk_over_the_edges_finds() -> None:
     graphs = st.lists(st.frozensets(st.integers(0, 6)), min_size=6, max_size=6)
 

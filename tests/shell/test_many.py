@@ -393,6 +393,34 @@ def test_a_hard_timeout_is_everybodys(face: Face) -> None:
     face.settle()
 
 
+def test_flights_that_get_too_old_are_given_up_one_and_all(face: Face) -> None:
+    fetch = origin(face, held=True)
+    pending = face.begin.call("get_many", ["a", "b"], fetch, max_flight_age=5)
+    face.clock.advance(5)
+
+    assert pending.result() == {key: Failure(FetchTimeout(key, 5.0)) for key in "ab"}
+    assert many(face, "ab", origin(face)) == {"a": Success("A"), "b": Success("B")}
+    fetch.release()
+    face.settle()
+    assert face.peek("a") == Success("A")
+    assert nothing_under_way(face)
+
+
+def test_a_soft_timeout_serves_what_there_is(face: Face) -> None:
+    many(face, "ab", face.fetcher(lambda keys: {key: Success(f"old {key}") for key in keys}), ttl=1)
+    face.clock.advance(2)
+    fetch = origin(face, held=True)
+    pending = face.begin.call("get_many", ["a", "b"], fetch, soft_timeout=5)
+    face.clock.advance(5)
+
+    assert pending.result() == {"a": Success("old a"), "b": Success("old b")}
+    fetch.release()
+    face.settle()
+    assert (face.peek("a"), face.peek("b")) == (Success("A"), Success("B"))
+    assert asked(fetch) == [("a", "b")]
+    assert nothing_under_way(face)
+
+
 # Policies, scopes, options
 
 

@@ -121,7 +121,7 @@ class Tag(StrEnum):
 
 @pytest.mark.parametrize(
     "tags",
-    [("feed",), ["feed"], {"feed"}, frozenset({"feed"}), {"feed": 1}, {"feed": 1}.keys(), deque(["feed"]), (Tag.FEED,)],
+    [("feed",), ["feed"], {"feed"}, frozenset({"feed"}), {"feed": 1}.keys(), deque(["feed"]), (Tag.FEED,)],
     ids=lambda tags: type(tags).__name__,
 )
 def test_tags_are_any_collection_of_strs(face: Face, tags: Any) -> None:
@@ -495,7 +495,9 @@ class Hostile(list[str]):
         raise OSError
 
 
-@pytest.mark.parametrize("tags", ["feed", b"feed", 42, None, ("a", 1), [b"a"], iter(("a",)), Hostile(["a"])], ids=repr)
+@pytest.mark.parametrize(
+    "tags", ["feed", b"feed", 42, None, {"feed": 1}, ("a", 1), [b"a"], iter(("a",)), Hostile(["a"])], ids=repr
+)
 def test_tags_that_are_no_strs_change_nothing(face: Face, tags: Any) -> None:
     expected = Failure(InvalidOption("tags", type(tags).__name__))
     fetch = face.fetcher(Success(1))
