@@ -170,10 +170,15 @@ def test_at_most_one_flight_of_a_kind_is_listed_in_a_domain(history: History) ->
 
 @law(histories(stray=False))
 def test_at_most_one_flight_of_a_domain_fetches_for_the_cache(history: History) -> None:
-    """One that passes the cache by may run beside it, and only if it began later."""
+    """One that passes the cache by may run beside it, and only if it began later.
+
+    What began before a tag was marked counts no more: who names that tag does not join it.
+    """
     for moment in history:
+        marks = (moment.after.marks_floor, *moment.after.marks.values())
+        last = max(max(mark.gone_stamp, mark.stale_stamp) for mark in marks)
         for _, listed in lists_of(moment.after):
-            flights = [moment.after.flights.get(each) for each in listed]
+            flights = [moment.after.flights.get(each) for each in listed if each > last]
             fetches = [(each.domain, each.kind) for each in flights if each is not None and each.kind != "load"]
             for domain in {domain for domain, _ in fetches}:
                 kinds = [kind for each, kind in fetches if each == domain]
