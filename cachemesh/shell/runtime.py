@@ -17,7 +17,6 @@ from collections import deque
 from contextlib import contextmanager
 from functools import partial
 from math import inf, isinf
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec.structs import replace
@@ -27,7 +26,7 @@ from cachemesh.core import commands, effects
 from cachemesh.core.effects import Join, StartFetch
 from cachemesh.core.explain import Explanation, explain
 from cachemesh.core.lifetimes import verdict
-from cachemesh.core.model import BACKGROUND, CACHE_MISS, Breaker, Entry, Failed, Terms
+from cachemesh.core.model import BACKGROUND, Breaker, Entry, Failed, Terms
 from cachemesh.core.policies import FRESH, MISSING, SERVE, CachePolicy, Freshness
 from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import GLOBAL_OWNER, USER, CacheScope, Owner, owner_of, visible_owners
@@ -49,7 +48,7 @@ from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.live import Boarding, LiveFlight, Phase, Plan, Wish, within
-from cachemesh.shell.logging import shown_error, shown_key
+from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import (
     Answer,
     directed,
@@ -60,6 +59,7 @@ from cachemesh.shell.outcomes import (
     with_traceback,
 )
 from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.reports import events_of
 from cachemesh.shell.store_line import StoreCall, StoreLine
 from cachemesh.shell.tables import LiveState
 from cachemesh.shell.values import Values
@@ -215,7 +215,7 @@ class Runtime:
         if self._deferred:
             self._catch_up()
         if self.logger is not None:
-            self._perform(ordered, command)
+            self._report(ordered, command)
         assert answer is not None
         return answer
 
@@ -524,7 +524,7 @@ class Runtime:
         if self._unrung:
             self._ring()
         if self.logger is not None:
-            self._perform(followed, command)
+            self._report(followed, command)
         return followed
 
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
@@ -873,67 +873,16 @@ class Runtime:
     def tell_error(self, key: str, error: object) -> None:
         self.tell("on_error", key, error)
 
-    def _perform(self, ordered: effects.Effects[Answer], command: commands.Command[Answer]) -> None:
+    def _report(self, ordered: effects.Effects[Answer], command: commands.Command[Answer]) -> None:
         for effect in ordered:
-            report = REPORTS.get(type(effect))
-            if report is not None:
-                report(self, effect)
-            elif isinstance(effect, effects.Refuse) and effect.reason in MISSES and isinstance(command, commands.Get):
+            for event in events_of(effect, self.time.epoch_offset):
+                self.tell(*event)
+            if isinstance(effect, effects.Refuse) and effect.reason in MISSES and isinstance(command, commands.Get):
                 self.tell("on_miss", self._shown(command))
 
     def _shown(self, command: commands.Get) -> str:
         owners = visible_owners(command.scope, self.state.active_user, command.viewer)
         return shown_key(owners[0], command.key) if owners else command.key
-
-    def _report_reply(self, effect: effects.Reply[Answer]) -> None:
-        if effect.hit:
-            self.tell("on_hit", shown_key(effect.owner, effect.key))
-
-    def _report_start(self, effect: effects.StartFetch) -> None:
-        if effect.attempt > 1:
-            return
-        key = shown_key(effect.owner, effect.key)
-        if effect.source is CACHE_MISS:
-            self.tell("on_miss", key)
-        self.tell("on_refresh", key, effect.source)
-
-    def _report_wait(self, effect: effects.WaitUntil[Answer]) -> None:
-        key = shown_key(effect.owner, effect.key)
-        error = shown_error(effect.owner, effect.answer.failure())
-        self.tell("on_retry", key, effect.attempt, error, effect.delay_s)
-
-    def _report_save(self, effect: effects.Save[Answer]) -> None:
-        self.tell("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s)
-
-    def _report_failure(self, effect: effects.ReportFailure[Answer]) -> None:
-        error = shown_error(effect.owner, effect.answer.failure())
-        self.tell_error(shown_key(effect.owner, effect.key), error)
-
-    def _report_invalidate(self, effect: effects.LogInvalidate) -> None:
-        self.tell("on_invalidate", shown_key(effect.owner, effect.key))
-
-    def _report_prefix(self, effect: effects.LogPrefix) -> None:
-        self.tell("on_invalidate_prefix", shown_key(effect.owner, effect.prefix))
-
-    def _report_tag(self, effect: effects.LogTag) -> None:
-        self.tell("on_expire_tag" if effect.is_soft else "on_invalidate_tag", effect.tag)
-
-    def _report_breaker(self, effect: effects.LogBreaker) -> None:
-        until = None if effect.until is None else effect.until + self.time.epoch_offset
-        self.tell("on_circuit", effect.origin, until)
-
-    def _report_clear(self, effect: effects.LogClear) -> None:
-        del effect
-        self.tell("on_clear")
-
-    def _report_scope_cleared(self, effect: effects.LogScopeCleared) -> None:
-        keys = [shown_key(owner, key) for owner, key in sorted(effect.keys, key=itemgetter(1))]
-        for key in keys:
-            self.tell("on_invalidate", key)
-        self.tell("on_scope_cleared", effect.reason, keys)
-
-    def _report_evict(self, effect: effects.LogEvict) -> None:
-        self.tell("on_evict", shown_key(effect.owner, effect.key))
 
 
 COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | None]]] = {
@@ -952,22 +901,6 @@ COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | 
     effects.ClearStore: Runtime._commit_clear_store,
 }
 """What an effect changes, under the lock."""
-
-REPORTS: Final[Mapping[type, Callable[[Runtime, Any], None]]] = {
-    effects.Reply: Runtime._report_reply,
-    effects.StartFetch: Runtime._report_start,
-    effects.WaitUntil: Runtime._report_wait,
-    effects.Save: Runtime._report_save,
-    effects.ReportFailure: Runtime._report_failure,
-    effects.LogInvalidate: Runtime._report_invalidate,
-    effects.LogPrefix: Runtime._report_prefix,
-    effects.LogTag: Runtime._report_tag,
-    effects.LogBreaker: Runtime._report_breaker,
-    effects.LogClear: Runtime._report_clear,
-    effects.LogScopeCleared: Runtime._report_scope_cleared,
-    effects.LogEvict: Runtime._report_evict,
-}
-"""What the logger hears of an effect, outside the lock."""
 
 CHANGED: Final = Failure(effects.Refusal.CHANGED)
 """Not for callers: an update is to be tried again."""
