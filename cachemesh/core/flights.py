@@ -103,7 +103,7 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         entry = entry_of(flight, command, entries.get(key))
         is_news = directives is None or not directives.renews
         again_after = 0 if entry.terms is None else asks_again_after(state, flight, entry.terms.tags)
-    is_new = key not in entries
+    is_new = entries.get(key) is None
     stored = partition.moved(
         entries.insert(key, entry),
         failures.discard(key) if key in failures else failures,

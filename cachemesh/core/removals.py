@@ -149,7 +149,7 @@ def on_clear_scope(state: State[A], command: ClearScope) -> Step[A]:
 
 def on_evict(state: State[A], command: Evict) -> Step[A]:
     partition = state.partitions.get(command.owner)
-    if partition is None or command.key not in partition.entries:
+    if partition is None or partition.entries.get(command.key) is None:
         return state, ()
     entries = partition.entries.discard(command.key)
     if entries is not partition.entries or len(entries) == 0:

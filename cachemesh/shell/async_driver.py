@@ -59,6 +59,9 @@ class AsyncDomain:
             except BaseException:
                 self._leave(boarding)
                 raise
+        answer = live.answer
+        if type(answer) is Success and live.asks_again_after is None and live.crash is None:
+            return answer
         return self.told(boarding)
 
     def leave(self, boarding: Boarding) -> None:

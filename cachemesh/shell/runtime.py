@@ -639,7 +639,8 @@ class Runtime:
         victims = self._order.admit(resident, self.state.census.count)  # type: ignore[arg-type]  # a Resident
         evicted: effects.Effects[Answer] = ()
         for victim in victims:
-            evicted = (*evicted, *self._commit(commands.Evict(victim.home.owner, victim.key)))  # type: ignore[attr-defined]  # a Residents
+            self.state, logged = reduce_live(self.state, commands.Evict(victim.home.owner, victim.key))  # type: ignore[attr-defined]  # a Residents
+            evicted += logged  # All that follows from an eviction is that the logger hears of it.
         return evicted
 
     def _commit_remember(self, effect: effects.Remember[Answer]) -> None:
