@@ -920,7 +920,8 @@ class Runtime:
         self.tell("on_invalidate_prefix", shown_key(effect.owner, effect.prefix))
 
     def _report_tag(self, effect: effects.LogTag) -> None:
-        self.tell("on_expire_tag" if effect.is_soft else "on_invalidate_tag", effect.tag)
+        tag = effect.tag if effect.owner is None else shown_key(effect.owner, effect.tag)
+        self.tell("on_expire_tag" if effect.is_soft else "on_invalidate_tag", tag)
 
     def _report_breaker(self, effect: effects.LogBreaker) -> None:
         until = None if effect.until is None else effect.until + self.time.epoch_offset

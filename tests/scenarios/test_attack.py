@@ -13,12 +13,14 @@ from returns.result import Failure, Result, Success
 from cachemesh import (
     Cache,
     CacheClosed,
+    CacheScope,
     CircuitState,
     FetchRaised,
     FetchTimeout,
     InvalidOption,
     Lifetime,
     Previous,
+    PrintLogger,
     RetryOptions,
     SyncCache,
     cached,
@@ -75,7 +77,7 @@ class Rewritten(Resident):
     written: Any = None
 
     @property
-    def life(self) -> Any:  # type: ignore[override]  # a slot there
+    def life(self) -> Any:
         self.looks += 1
         return self.written if self.looks % 2 else 60.0
 
@@ -87,7 +89,7 @@ class Rewritten(Resident):
 def test_the_life_of_an_entry_is_looked_at_once() -> None:
     """The same as above, without luck."""
     home: dict[str, Resident] = {}
-    entry = Entry(Success(1), 0.0, 60.0, 60.0, Terms(tags=("t",)))
+    entry: Entry[Any] = Entry(Success(1), 0.0, 60.0, 60.0, Terms(tags=("t",)))
     assert Rewritten(Success(1), 0.0, entry, 60.0, "k", home).ttl_s == 60.0
     assert Rewritten(Success(1), 0.0, entry, 60.0, "k", home).expires_at == 60.0
     assert Rewritten(Success(1), 0.0, entry, 60.0, "k", home).terms is entry.terms
@@ -216,6 +218,18 @@ def test_a_circuit_of_no_name_is_closed(face: Face, name: Any) -> None:
     assert face.at_once("circuit", name).state is CircuitState.CLOSED
     face.at_once("reset_circuit", name)
     assert face.log.named("error") == [("error", "reset_circuit", InvalidOption("origin", type(name).__name__))]
+
+
+def test_the_log_does_not_tell_the_tags_of_a_user(capsys: pytest.CaptureFixture[str]) -> None:
+    """A tag ordered on a view, or for the user scope, was printed as it is; keys and prefixes were not."""
+    cache = SyncCache(logger=PrintLogger())
+    cache.for_user("ada").invalidate_tag("diagnosis")
+    cache.for_user("ada").expire_tag("diagnosis")
+    cache.set_active_user("ada")
+    cache.invalidate_tag("diagnosis", scope=CacheScope.USER)
+    assert "diagnosis" not in capsys.readouterr().out
+    cache.invalidate_tag("feed")
+    assert "invalidate_tag feed" in capsys.readouterr().out
 
 
 @pytest.fixture
