@@ -210,10 +210,11 @@ class LogPrefix(Struct, frozen=True):
 
 
 class LogTag(Struct, frozen=True):
-    """A tag was invalidated, or (`is_soft`) made stale, at somebody's request."""
+    """A tag was invalidated, or (`is_soft`) made stale, at somebody's request; `owner`: where, None is everywhere."""
 
     tag: str
     is_soft: bool
+    owner: Owner | None = None
 
 
 class LogBreaker(Struct, frozen=True):

@@ -97,7 +97,7 @@ def on_mark_tag(state: State[A], command: MarkTag) -> Step[A]:
     orders = tuple(TagMarked(owner, command.tag, command.is_soft) for owner in owners)
     if marks is not state.marks or floor is not state.marks_floor:
         state = replace(state, marks=marks, marks_floor=floor)
-    return state, (*orders, LogTag(command.tag, command.is_soft))
+    return state, (*orders, LogTag(command.tag, command.is_soft, owners[0]))
 
 
 def on_reset_breaker(state: State[A], command: ResetBreaker) -> Step[A]:

@@ -31,6 +31,9 @@ CLOSE_GRACE_S: Final = 5.0
 TASK_NAME: Final = "cachemesh"
 """Of every flight: making up a name for each would cost a tenth of a miss in CPython 3.11."""
 
+MOST_GONE: Final = 64
+"""So many that have left, and some, may stand among those who wait."""
+
 HAS_EAGER_TASKS: Final = sys.version_info >= (3, 12)
 
 
@@ -119,6 +122,8 @@ class AsyncDomain:
         """A caller was cancelled. The flight goes on for the others, and ends with the last one."""
         live = boarding.live
         live.waiting -= 1
+        if len(live.waiters) > 2 * live.waiting + MOST_GONE:
+            live.waiters = [waiter for waiter in live.waiters if not waiter.done()]
         if boarding.leads:
             live.leader_waits = False
         if live.waiting == 0:
@@ -149,6 +154,8 @@ class AsyncDomain:
             if live.overdue_at is not None:
                 left_s = max(0.0, live.overdue_at - self._runtime.time.now())
                 live.alarm = loop.call_later(left_s, self._runtime.overdue, live)
+            if live.is_stopped:  # Before its task was known: an eager one runs at once.
+                self.cancel(live)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` behind everybody's back, and keep it from being collected."""
@@ -259,6 +266,7 @@ class AsyncDomain:
     def cancel(self, live: LiveFlight) -> None:
         """Stop a flight, from whatever thread."""
         loop = self.loop()
+        live.is_stopped = True
         if loop is not None and live.handle is not None:
             with suppress(RuntimeError):  # The loop has been closed, and what ran on it with it.
                 loop.call_soon_threadsafe(self._stop, live)

@@ -319,6 +319,7 @@ class Cache(Face):
         self._plain = NO_PLAIN_HITS
         left = self._runtime.close()
         for live in left:
+            live.is_stopped = True
             if live.driver is not None:
                 live.driver.cancel(live)
         await self._here().finish()

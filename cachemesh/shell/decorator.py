@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
@@ -224,6 +225,14 @@ def signature_of(function: Callable[..., Any], call: Call) -> inspect.Signature:
     return signature.replace(parameters=list(parameters.values()))
 
 
+def place_of_previous(function: Callable[..., Any]) -> int:
+    """Before so many of the arguments that a call gives by place `previous` comes in; `sys.maxsize`: only by name."""
+    parameters = list(inspect.signature(function).parameters.values())
+    names = [each.name for each in parameters]
+    place = names.index("previous")
+    return sys.maxsize if parameters[place].kind is inspect.Parameter.KEYWORD_ONLY else place
+
+
 class Functions:
     """The parts of one cached function."""
 
@@ -244,7 +253,7 @@ class Functions:
         tags = tags_of(options.get("tags", ())) or ()  # What they are not is said by each call.
         self._tags = [KeyTemplate.of(tag, template.signature) if "{" in tag else tag for tag in tags]
         self._has_tag_templates = any(isinstance(tag, KeyTemplate) for tag in self._tags)
-        self._is_conditional = bool(options.get("conditional"))
+        self._place = place_of_previous(function) if options.get("conditional") else None
 
     def async_get(self, plain: Mapping[str, Resident]) -> Callable[..., Coroutine[Any, Any, Answer]]:
         ask = self.ask
@@ -322,8 +331,12 @@ class Functions:
         self._cache.invalidate(self._template.key(*args, **kwargs), scope=scope)
 
     def _fetch(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[..., Any]:
-        fetch = functools.partial(self._function, *args, **kwargs)
-        return (lambda previous: fetch(previous=previous)) if self._is_conditional else fetch
+        function, place = self._function, self._place
+        if place is None:
+            return functools.partial(function, *args, **kwargs)
+        if len(args) < place:
+            return lambda previous: function(*args, previous=previous, **kwargs)
+        return lambda previous: function(*args[:place], previous, *args[place:], **kwargs)
 
     def _key(self, bound: inspect.BoundArguments) -> Any:  # noqa: ANN401 (a str or a Failure)
         try:

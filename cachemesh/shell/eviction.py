@@ -78,17 +78,26 @@ class Resident:
         self.key = key
         self.home = home
 
+    # `life` is read once in each: it may be rewritten meanwhile.
+
     @property
     def ttl_s(self) -> float | None:
-        return self.life.ttl_s if isinstance(self.life, Entry) else self.life
+        life = self.life
+        return life.ttl_s if isinstance(life, Entry) else life
 
     @property
     def expires_at(self) -> float:
-        return self.life.expires_at if isinstance(self.life, Entry) else self.hit_until
+        life = self.life
+        return life.expires_at if isinstance(life, Entry) else self.hit_until
 
     @property
     def terms(self) -> Terms | None:
-        return self.life.terms if isinstance(self.life, Entry) else None
+        life = self.life
+        return life.terms if isinstance(life, Entry) else None
+
+    def as_entry(self) -> Entry[Answer]:
+        """What it is now, as a value. The lock that it is rewritten under is held."""
+        return Entry(self.answer, self.created_at, self.ttl_s, self.expires_at, self.terms)
 
 
 class S3Fifo:

@@ -173,11 +173,16 @@ class Face:
 
     def circuit(self, origin: str) -> Circuit:
         """The circuit breaker of `origin`, as it is now. One that nobody knows of is closed."""
-        return circuit_of(origin, self._runtime.breaker(origin), self._runtime.time)
+        if not isinstance(origin, str):
+            return circuit_of(origin, None, self._runtime.time)
+        return circuit_of(origin, self._runtime.breaker(str.__str__(origin)), self._runtime.time)
 
     def reset_circuit(self, origin: str) -> None:
         """Ask `origin` again, whatever it did."""
-        self._order(commands.ResetBreaker(origin))
+        if not isinstance(origin, str):
+            self._runtime.tell_error("reset_circuit", InvalidOption("origin", type(origin).__name__))
+            return
+        self._order(commands.ResetBreaker(str.__str__(origin)))
 
     # Writing
 

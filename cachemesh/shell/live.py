@@ -107,6 +107,8 @@ class LiveFlight:
     """A load that has brought an entry into memory."""
     is_beside = False
     """It runs in a thread beside the one that leads it."""
+    is_stopped = False
+    """It is to be stopped, as soon as its task is known."""
     is_over = False
     """Everybody who waited has been woken."""
     phase = Phase.UNDER_WAY

@@ -44,6 +44,11 @@ def of_failure(effect: effects.ReportFailure[Answer]) -> tuple[Event, ...]:
     return (("on_error", shown_key(effect.owner, effect.key), error),)
 
 
+def of_tag(effect: effects.LogTag) -> tuple[Event, ...]:
+    shown = effect.tag if effect.owner is None else shown_key(effect.owner, effect.tag)
+    return (("on_expire_tag" if effect.is_soft else "on_invalidate_tag", shown),)
+
+
 def of_scope_cleared(effect: effects.LogScopeCleared) -> tuple[Event, ...]:
     keys = [shown_key(owner, key) for owner, key in sorted(effect.keys, key=itemgetter(1))]
     return (*(("on_invalidate", key) for key in keys), ("on_scope_cleared", effect.reason, keys))
@@ -57,7 +62,7 @@ REPORTS: Final[Mapping[type, Callable[[Any], tuple[Event, ...]]]] = {
     effects.ReportFailure: of_failure,
     effects.LogInvalidate: lambda effect: (("on_invalidate", shown_key(effect.owner, effect.key)),),
     effects.LogPrefix: lambda effect: (("on_invalidate_prefix", shown_key(effect.owner, effect.prefix)),),
-    effects.LogTag: lambda effect: (("on_expire_tag" if effect.is_soft else "on_invalidate_tag", effect.tag),),
+    effects.LogTag: of_tag,
     effects.LogClear: lambda _: (("on_clear",),),
     effects.LogScopeCleared: of_scope_cleared,
     effects.LogEvict: lambda effect: (("on_evict", shown_key(effect.owner, effect.key)),),

@@ -783,8 +783,12 @@ class Runtime:
         """The entry that a caller sees under `key`, narrowest scope first."""
         for owner in visible_owners(scope, self.state.active_user, viewer):
             partition = self.state.partitions.get(owner)
-            entry = None if partition is None else partition.entries.get(key)
-            if entry is not None and (entry.terms is None or self.verdict(owner, entry) is not MISSING):
+            resident: Any = None if partition is None else partition.entries.get(key)
+            if resident is None:
+                continue
+            with self.lock:  # It is rewritten one part after the other.
+                entry: Entry[Answer] = resident.as_entry()
+            if entry.terms is None or self.verdict(owner, entry) is not MISSING:
                 return owner, entry
         return None
 

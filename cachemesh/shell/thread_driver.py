@@ -35,6 +35,9 @@ LONGEST_LOOK_S: Final = 5.0
 JUMPING_CLOCK_LOOK_S: Final = 0.002
 """How often a waiting thread looks at a clock that is not the system's."""
 
+MOST_GONE: Final = 64
+"""So many that have left, and some, may stand among those who wait."""
+
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for what is under way."""
 
@@ -155,6 +158,7 @@ class ThreadDomain:
         patience_s = FIRST_LOOK_S
         while not self._acquired(waiter, live, patience_s, until):
             if until is not None and self._runtime.time.now() >= until:
+                self._withdraw(waiter, live)
                 return True if live.phase is Phase.ANSWERED else None
             if self._look_lock.acquire(blocking=False):  # One at a time; the others look later.
                 try:
@@ -164,6 +168,15 @@ class ThreadDomain:
                     self._look_lock.release()
             patience_s = min(2 * patience_s, LONGEST_LOOK_S)
         return True
+
+    def _withdraw(self, waiter: threading.Lock, live: LiveFlight) -> None:
+        """`waiter` waits no longer. Those that are gone leave the list together, so that each costs little."""
+        with self._runtime.lock:
+            if live.is_over:
+                return
+            waiter.release()
+            if len(live.waiters) > 2 * live.waiting + MOST_GONE:
+                live.waiters = [each for each in live.waiters if each.locked()]
 
     def _acquired(self, waiter: threading.Lock, live: LiveFlight, patience_s: float, until: float | None) -> bool:
         """Whether the flight was over within `patience_s`, or before an instant that matters."""
@@ -343,6 +356,8 @@ class ThreadDomain:
         outcome = in_time(lambda: batch.attempt(flights), timeout_s)
         if outcome is None:
             return {live.key: Failure(FetchTimeout(live.key, timeout_s)) for live in lives}
+        if isinstance(outcome[1], Exception):
+            return {live.key: Failure(FetchRaised(live.key, outcome[1])) for live in lives}
         if outcome[1] is not None:
             raise outcome[1]
         answers: dict[str, Answer] = outcome[0]
@@ -413,8 +428,9 @@ class ThreadDomain:
         with self._runtime.lock:
             live.is_over = True
             waiters, live.waiters = live.waiters, []
-        for waiter in waiters:
-            waiter.release()
+            for waiter in waiters:
+                if waiter.locked():  # Else whoever waited with it is gone.
+                    waiter.release()
 
     def finish(self, *, patience_s: float = CLOSE_GRACE_S) -> None:
         """Wait, but not for ever, for the threads behind; then stop."""
@@ -443,7 +459,10 @@ def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseExcepti
             outcome.append((None, error))
         ended.set()
 
-    threading.Thread(target=run, name="cachemesh-attempt", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="cachemesh-attempt", daemon=True).start()
+    except RuntimeError as error:  # There is no room for another one.
+        return None, error
     return outcome[0] if ended.wait(timeout_s) else None
 
 
@@ -457,15 +476,21 @@ class Portal:
         self._is_stopped = False
 
     def start(self, coroutine: Coroutine[Any, Any, None]) -> Future[None] | None:
-        """Run `coroutine` over there. None once the portal has been stopped."""
+        """Run `coroutine` over there. None once the portal has been stopped, and where it cannot be started."""
         with self._lock:
             if self._is_stopped:
                 coroutine.close()
                 return None
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="cachemesh-store", daemon=True)
-                self._thread.start()
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=loop.run_forever, name="cachemesh-store", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # There is no room for another one.
+                    loop.close()
+                    coroutine.close()
+                    return None
+                self._loop, self._thread = loop, thread
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -98,7 +98,7 @@ def test_a_mark_is_left_for_those_whom_the_caller_sees(
         MarkTag("a", NOW, 5, is_soft, scope, viewer),
         state(flight(), active_user=active_user, marks={(owner, "a"): left for owner in owners}, **tagged("a")),
         *(TagMarked(owner, "a", is_soft) for owner in owners),
-        LogTag("a", is_soft),
+        LogTag("a", is_soft, owners[0]),
     )
 
 
