@@ -710,15 +710,17 @@ def test_ca9_many_loops_leave_nothing_behind() -> None:
 
     for _ in range(20):
         asyncio.run(use())
-    gc.collect()
-    tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(300):
-        asyncio.run(use())
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - before
-    tracemalloc.stop()
-    assert grown < 100_000
+    grown = []
+    for _ in range(3):  # The interpreter's own tables grow too, now and then and by 2 MB at once.
+        gc.collect()
+        tracemalloc.start()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(100):
+            asyncio.run(use())
+        gc.collect()
+        grown.append(tracemalloc.get_traced_memory()[0] - before)
+        tracemalloc.stop()
+    assert min(grown) < 30_000
     assert under_way(cache) == 0
 
 
