@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cachemesh.shell.durations import Duration, Ttl, duration_s, seconds
 from cachemesh.shell.lifetime import Lifetime
@@ -40,3 +40,10 @@ class Settings(BaseModel):
     copy_on_read: Annotated[bool, Field(strict=True)] | Callable[[Any], Any] = False
     freeze: Callable[[Any], Any] | None = None
     rng: random.Random | None = None
+
+    @model_validator(mode="after")
+    def _protects_in_one_way(self) -> Self:
+        if self.copy_on_read is not False and self.freeze is not None:
+            msg = "copy_on_read and freeze do the same in two ways: choose one"
+            raise ValueError(msg)
+        return self

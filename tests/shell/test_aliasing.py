@@ -19,6 +19,7 @@ from cachemesh import (
     Lifetime,
     NotModified,
     SyncBatcher,
+    SyncCache,
     ValueNotCopied,
     cached,
     frozen,
@@ -357,3 +358,9 @@ def test_a_setting_that_makes_no_sense_is_refused(setting: dict[str, Any]) -> No
 )
 def test_frozen_goes_all_the_way_down(given: Any, expected: Any) -> None:
     assert frozen(given) == expected
+
+
+@pytest.mark.parametrize("kind", [Cache, SyncCache])
+def test_a_cache_protects_its_values_in_one_way(kind: Any) -> None:
+    with pytest.raises(ValidationError, match="choose one"):
+        kind(copy_on_read=True, freeze=frozen)
