@@ -277,6 +277,7 @@ def begin(
         command.tags,
         None if kind is LOAD_FLIGHT else command.origin,  # It asks a store.
     )
+    # As `moved` does it, less the call: every miss comes through here.
     listed = partition.flights.insert(key, (*under_way, flight_id))
     if listed is not partition.flights:
         partition = Partition(partition.entries, partition.failures, listed)

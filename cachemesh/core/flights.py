@@ -7,7 +7,6 @@ that began later and answered first) strikes it off that list.
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec.structs import replace
@@ -31,6 +30,7 @@ from cachemesh.core.effects import (
 from cachemesh.core.lifetimes import (
     CLOCK_SKEW_S,
     REFRESH_BACKOFF_S,
+    expiry,
     failure_ttl,
     made,
     rescues,
@@ -97,8 +97,7 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
     entries, failures = partition.entries, partition.failures
     is_news, again_after = True, 0
     if flight.lifespan is None and not flight.tags and directives is None:
-        now, ttl_s = command.now, flight.ttl_s
-        entry = Entry(answer, now, ttl_s, inf if ttl_s is None else now + ttl_s)
+        entry = Entry(answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
     else:
         entry = entry_of(flight, command, entries.get(key))
         is_news = directives is None or not directives.renews

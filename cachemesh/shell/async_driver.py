@@ -31,9 +31,6 @@ CLOSE_GRACE_S: Final = 5.0
 TASK_NAME: Final = "cachemesh"
 """Of every flight: making up a name for each would cost a tenth of a miss in CPython 3.11."""
 
-MOST_GONE: Final = 64
-"""So many that have left, and some, may stand among those who wait."""
-
 HAS_EAGER_TASKS: Final = sys.version_info >= (3, 12)
 
 
@@ -60,16 +57,12 @@ class AsyncDomain:
             try:
                 await waiter
             except BaseException:
-                self._leave(boarding)
+                self.leave(boarding)
                 raise
         answer = live.answer
         if type(answer) is Success and live.asks_again_after is None and live.crash is None:
             return answer
-        return self.told(boarding)
-
-    def leave(self, boarding: Boarding) -> None:
-        """A caller goes without having waited."""
-        self._leave(boarding)
+        return self._runtime.told(boarding)
 
     async def _wait_impatiently(self, boarding: Boarding) -> Answer | None:
         """`wait`, for as long as the caller's timeouts allow."""
@@ -77,18 +70,18 @@ class AsyncDomain:
         try:
             if plan.soft_s is not None and boarding.reads and (plan.hard_s is None or plan.soft_s < plan.hard_s):
                 if await self._is_over_within(boarding, plan.soft_s):
-                    return self.told(boarding)
+                    return self._runtime.told(boarding)
                 answer = runtime.waited_long(boarding)
                 if answer is not None:
-                    self._leave(boarding)
+                    self.leave(boarding)
                     return answer
             if await self._is_over_within(boarding, plan.hard_s):
-                return self.told(boarding)
+                return self._runtime.told(boarding)
             answer = runtime.gave_up(boarding)
         except BaseException:
-            self._leave(boarding)
+            self.leave(boarding)
             raise
-        self._leave(boarding)
+        self.leave(boarding)
         return answer
 
     async def _is_over_within(self, boarding: Boarding, seconds: float | None) -> bool:
@@ -110,19 +103,11 @@ class AsyncDomain:
                 alarm.cancel()
         return live.is_over or live.phase is Phase.ANSWERED
 
-    def told(self, boarding: Boarding) -> Answer | None:
-        """What a flight that is over brings to one of its callers. None: ask again."""
-        live = boarding.live
-        if boarding.leads and live.crash is not None:
-            crash, live.crash = live.crash, None
-            raise crash
-        return self._runtime.told(boarding)
-
-    def _leave(self, boarding: Boarding) -> None:
-        """A caller was cancelled. The flight goes on for the others, and ends with the last one."""
+    def leave(self, boarding: Boarding) -> None:
+        """A caller was cancelled, or waits no longer. The flight goes on for the others, and ends with the last one."""
         live = boarding.live
         live.waiting -= 1
-        if len(live.waiters) > 2 * live.waiting + MOST_GONE:
+        if live.is_crowded:
             live.waiters = [waiter for waiter in live.waiters if not waiter.done()]
         if boarding.leads:
             live.leader_waits = False

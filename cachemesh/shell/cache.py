@@ -151,10 +151,10 @@ class Cache(Face):
                         return resident.answer
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
-        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
+        answer = self._get(key, fetch, policy, ttl, call_of(options))
         if type(answer) is Boarding:
             answer = await self._ride(answer)
-        return answer if self._copies is None else self._copies(key, answer)
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(GetOptions)
     async def get_served(
@@ -168,13 +168,10 @@ class Cache(Face):
     ) -> Result[Served[T], Refused[E | CacheError]]:
         """`get`, with where the answer came from, how old it is, and the rows of the policy that decided."""
         trace = Trace()
-        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)), trace)
+        answer = self._get(key, fetch, policy, ttl, call_of(options), trace)
         if type(answer) is Boarding:
             answer = await self._ride(answer)
-        if self._copies is not None:
-            given = self._copies(key, answer)
-            return trace.result(answer, self._runtime.time.now(), given)
-        return trace.result(answer, self._runtime.time.now(), answer)
+        return trace.result(answer, self._runtime.time.now(), self._runtime.values.given(key, answer))
 
     @spelled_out(GetOptions)
     async def get_many(
@@ -209,7 +206,7 @@ class Cache(Face):
                     answers[key] = resident.answer
             missing = left
         if missing:
-            answers.update(await self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
+            answers.update(await self._get_many(list(missing), fetch_many, policy, ttl, call_of(options)))
         return answers
 
     @spelled_out(GetOptions, Call(scope=CacheScope.USER))
@@ -240,7 +237,7 @@ class Cache(Face):
         )
         if type(answer) is Boarding:
             answer = await self._ride(answer)
-        return answer if self._copies is None else self._copies(key, answer)
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(FetchOptions)
     async def refresh(
@@ -255,12 +252,10 @@ class Cache(Face):
 
         Failures: those of `get` that concern a fetch.
         """
-        answer = self._refresh(
-            RefreshSource.REFRESH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
-        )
+        answer = self._refresh(RefreshSource.REFRESH, key, fetch, ttl, call_of(options))
         if type(answer) is Boarding:
             answer = await self._ride(answer)
-        return answer if self._copies is None else self._copies(key, answer)
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(FetchOptions)
     async def prefetch(
@@ -272,12 +267,10 @@ class Cache(Face):
         **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
-        answer = self._refresh(
-            RefreshSource.PREFETCH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
-        )
+        answer = self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, call_of(options))
         if type(answer) is Boarding:
             answer = await self._ride(answer)
-        return answer if self._copies is None else self._copies(key, answer)
+        return self._runtime.values.given(key, answer)
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> Watch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -396,7 +389,8 @@ class Cache(Face):
             for boarding in boarded.values():
                 boarding.live.driver.leave(boarding)
             raise
-        return answers if self._copies is None else {key: self._copies(key, each) for key, each in answers.items()}
+        given = self._runtime.values.given
+        return {key: given(key, each) for key, each in answers.items()}
 
     def _refresh(
         self,
@@ -435,7 +429,7 @@ class Cache(Face):
             if live.is_over:
                 if type(live.answer) is Success and live.asks_again_after is None:
                     return live.answer
-                told = domain.told(answer)
+                told = runtime.told(answer)
                 return answer if told is None else told
         return answer
 

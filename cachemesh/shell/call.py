@@ -107,6 +107,6 @@ def reads_plainly(options: Mapping[str, object]) -> bool:
     )
 
 
-def call_of(options: dict[str, Any]) -> Call:
+def call_of(options: Mapping[str, Any]) -> Call:
     """The options of a call. TypeError where one is unknown."""
     return Call(**options) if options else NO_OPTIONS

@@ -56,8 +56,7 @@ def checked_call(runtime: Runtime, key: object, ttl: object, call: Call) -> Chec
 def _checked(runtime: Runtime, key: object, ttl: object, call: Call) -> Checked:
     key = checked_key(key)
     ttl_s, lifespan, lifetime = checked_life(runtime, ttl)
-    if type(call.scope) is not CacheScope:
-        raise BadOptionError(InvalidOption("scope", type(call.scope).__name__))
+    checked_scope(call.scope)
     options = _retry(runtime, call)
     if call.cache_failures is DEFAULT:
         stores = runtime.stores_failures or (lifetime is not None and lifetime.remembers)
@@ -104,6 +103,13 @@ def checked_life(runtime: Runtime, ttl: object) -> tuple[float | None, Lifespan 
     except Exception:  # noqa: BLE001 (an object that is no duration may raise anything when it is looked at)
         raise BadOptionError(InvalidTtl(ttl)) from None
     return ttl_s, lifespan, ttl if isinstance(ttl, Lifetime) else None
+
+
+def checked_scope(scope: object) -> CacheScope:
+    """`scope`, which is one."""
+    if type(scope) is not CacheScope:
+        raise BadOptionError(InvalidOption("scope", type(scope).__name__))
+    return scope
 
 
 def checked_tags(tags: object) -> tuple[str, ...]:

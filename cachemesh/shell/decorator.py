@@ -175,7 +175,7 @@ def cached(
     >>> user.key("42")
     'user:42'
     """
-    call = call_of(dict(options))
+    call = call_of(options)
     plain = is_plain(cache, policy, call)
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401 (one of the three protocols)

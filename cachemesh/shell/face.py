@@ -26,7 +26,7 @@ from cachemesh.errors import (
     UpdateRaised,
 )
 from cachemesh.shell.call import Call, GetOptions, call_of
-from cachemesh.shell.checks import BadOptionError, Checked, checked_call, checked_key, checked_life, checked_tags
+from cachemesh.shell.checks import BadOptionError, checked_call, checked_key, checked_life, checked_scope, checked_tags
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
 from cachemesh.shell.live import WITHIN, within
@@ -64,13 +64,12 @@ T = TypeVar("T")
 class Face:
     """A cache, or a view of it for one user (`viewer`), over a runtime."""
 
-    __slots__ = ("_copies", "_keeper", "_plain", "_runtime", "_viewer")
+    __slots__ = ("_keeper", "_plain", "_runtime", "_viewer")
 
     def __init__(self, runtime: Runtime, keeper: Any, viewer: str | None) -> None:  # noqa: ANN401 (either adapter)
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
-        self._copies = None if runtime.values.copy is None else runtime.values.given
         self._plain: Mapping[str, Resident] = runtime.state.plain.hits if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:
@@ -162,7 +161,7 @@ class Face:
         >>> Cache().explain("feed").unwrap().why
         'cache_first: missing -> fetch'
         """
-        asked = self._get_command(key, policy, DEFAULT, call_of(dict(options)), self._domain_id())
+        asked = self._get_command(key, policy, DEFAULT, call_of(options), self._domain_id())
         if isinstance(asked, Failure):
             return asked
         return Failure(CacheClosed()) if self._runtime.is_closed else Success(self._runtime.explained(asked[0]))
@@ -205,10 +204,9 @@ class Face:
             key = checked_key(key)
             ttl_s, lifespan, _ = checked_life(runtime, ttl)
             checked = checked_tags(tags)
+            scope = checked_scope(scope)
         except BadOptionError as bad:
             return Failure(bad.error)
-        if type(scope) is not CacheScope:
-            return Failure(InvalidOption("scope", type(scope).__name__))
         if iscoroutine(value):
             value.close()
             return Failure(InvalidFetchResult(key, "coroutine"))
@@ -292,10 +290,9 @@ class Face:
         try:
             key = checked_key(key)
             ttl_s, lifespan, _ = checked_life(self._runtime, ttl)
+            scope = checked_scope(scope)
         except BadOptionError as bad:
             return Failure(bad.error)
-        if type(scope) is not CacheScope:
-            return Failure(InvalidOption("scope", type(scope).__name__))
         runtime = self._runtime
         now, chance = runtime.time.now(), runtime.chance()
         touch = commands.Touch(key, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, chance)
@@ -454,7 +451,7 @@ class Face:
             always_revalidate = bool(call.always_revalidate)
         except Exception:  # noqa: BLE001 (an object may refuse to say)
             return Failure(InvalidOption("always_revalidate", type(call.always_revalidate).__name__))
-        checked = self._checked(key, ttl, call)
+        checked = checked_call(self._runtime, key, ttl, call)
         if isinstance(checked, Failure):
             return checked
         command = commands.Get(
@@ -487,7 +484,7 @@ class Face:
         domain_id: int,
     ) -> tuple[commands.Refresh, Plan] | Failure[Any]:
         """The command that a `refresh` or `prefetch` amounts to; or what is wrong with its options."""
-        checked = self._checked(key, ttl, call)
+        checked = checked_call(self._runtime, key, ttl, call)
         if isinstance(checked, Failure):
             return checked
         command = commands.Refresh(
@@ -507,9 +504,6 @@ class Face:
             checked.origin,
         )
         return command, checked.plan
-
-    def _checked(self, key: str, ttl: Ttl | Lifetime | Default, call: Call) -> Checked | Failure[Any]:
-        return checked_call(self._runtime, key, ttl, call)
 
     def _authenticated(self, options: dict[str, Any]) -> Call:
         """The options of an authenticated call. Its failure is one user's, and remembered with that user or nowhere."""

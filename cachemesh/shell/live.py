@@ -98,6 +98,10 @@ class Plan(Struct, frozen=True):
         return self.soft_s is None and self.hard_s is None
 
 
+MOST_GONE: Final = 64
+"""So many that have left may stand among those who wait, however few these are."""
+
+
 class LiveFlight:
     """Mutable, and owned by the runtime. What most flights leave as it is stands in the class."""
 
@@ -160,6 +164,16 @@ class LiveFlight:
         self.drops_before = drops_before
         """How many partitions had been dropped when it began."""
         self.waiters: list[Any] = []
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether more have left the waiters' list without a trace than still wait: time to compact it."""
+        return len(self.waiters) > 2 * self.waiting + MOST_GONE
+
+    @property
+    def may_be_left(self) -> bool:
+        """Whether its leader may stop waiting before it is over."""
+        return not self.plan.is_patient or self.overdue_at is not None
 
     @property
     def key(self) -> str:

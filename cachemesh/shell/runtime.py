@@ -281,8 +281,11 @@ class Runtime:
         return live if live is not None and live.is_background else None
 
     def told(self, boarding: Boarding) -> Answer | None:
-        """What a flight that is over brings to one of those who waited. None: ask again."""
+        """What a flight that is over brings to one of those who waited; None: ask again. A crash is its leader's."""
         live = boarding.live
+        if boarding.leads and live.crash is not None:
+            crash, live.crash = live.crash, None
+            raise crash
         answer = live.answer
         if answer is None:
             return None if live.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(live.key))
@@ -475,19 +478,18 @@ class Runtime:
         if stored is None:
             return None, None
         created_at = stored.created_at - self.time.epoch_offset
-        expires_at = float("inf") if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
+        expires_at = inf if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
         if stored.is_failure:
             return None, Failed(Failure(stored.value), created_at, expires_at, created_at)
         terms = None
         if stored.tags or stored.validator is not None or stored.serve_stale_s is not None:
-            ageing_at = float("inf") if stored.ageing_at is None else stored.ageing_at - self.time.epoch_offset
+            ageing_at = inf if stored.ageing_at is None else stored.ageing_at - self.time.epoch_offset
             terms = Terms(
                 stored.serve_stale_s,
                 stored.stale_if_error_s,
                 ageing_at,
                 stored.tags,
                 stored.validator,
-                next(self.flight_ids),
             )
         return Entry(Success(stored.value), created_at, stored.ttl_s, expires_at, terms), None
 
@@ -508,14 +510,7 @@ class Runtime:
             return ()
         self._is_busy = True
         try:
-            self.state, ordered = reduce_live(self.state, command)
-            followed = ordered
-            for effect in ordered:
-                commit = COMMITS.get(type(effect))
-                if commit is not None:
-                    more = commit(self, effect)
-                    if more:
-                        followed += more
+            followed = self._commit(command)
         finally:
             self._is_busy = False
             self.lock.release()
@@ -528,7 +523,7 @@ class Runtime:
         return followed
 
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
-        """The same for a command that follows from another one, within its passage of the lock."""
+        """Reduce `command` and commit its effects, within a passage of the lock: what follows from it."""
         self.state, ordered = reduce_live(self.state, command)
         followed = ordered
         for effect in ordered:

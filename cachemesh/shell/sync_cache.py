@@ -132,8 +132,8 @@ class SyncCache(Face):
                         return resident.answer
             except Exception:  # noqa: BLE001, S110 (a key or policy of the wrong type is named by the checks below)
                 pass
-        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)) if options else NO_OPTIONS)
-        return answer if self._copies is None else self._copies(key, answer)
+        answer = self._get(key, fetch, policy, ttl, call_of(options))
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(GetOptions)
     def get_served(
@@ -147,11 +147,8 @@ class SyncCache(Face):
     ) -> Result[Served[T], Refused[E | CacheError]]:
         """`get`, with where the answer came from, how old it is, and the rows of the policy that decided."""
         trace = Trace()
-        answer = self._get(key, fetch, policy, ttl, call_of(dict(options)), trace)
-        if self._copies is not None:
-            given = self._copies(key, answer)
-            return trace.result(answer, self._runtime.time.now(), given)
-        return trace.result(answer, self._runtime.time.now(), answer)
+        answer = self._get(key, fetch, policy, ttl, call_of(options), trace)
+        return trace.result(answer, self._runtime.time.now(), self._runtime.values.given(key, answer))
 
     @spelled_out(GetOptions)
     def get_many(
@@ -186,7 +183,7 @@ class SyncCache(Face):
                     answers[key] = resident.answer
             missing = left
         if missing:
-            answers.update(self._get_many(list(missing), fetch_many, policy, ttl, call_of(dict(options))))
+            answers.update(self._get_many(list(missing), fetch_many, policy, ttl, call_of(options)))
         return answers
 
     @spelled_out(GetOptions, Call(scope=CacheScope.USER))
@@ -215,7 +212,7 @@ class SyncCache(Face):
             ttl,
             self._authenticated(dict(options)),
         )
-        return answer if self._copies is None else self._copies(key, answer)
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(FetchOptions)
     def refresh(
@@ -230,10 +227,8 @@ class SyncCache(Face):
 
         Failures: those of `get` that concern a fetch.
         """
-        answer = self._refresh(
-            RefreshSource.REFRESH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
-        )
-        return answer if self._copies is None else self._copies(key, answer)
+        answer = self._refresh(RefreshSource.REFRESH, key, fetch, ttl, call_of(options))
+        return self._runtime.values.given(key, answer)
 
     @spelled_out(FetchOptions)
     def prefetch(
@@ -245,10 +240,8 @@ class SyncCache(Face):
         **options: Unpack[FetchOptions],
     ) -> Result[T, E | CacheError]:
         """`refresh`, told to the logger as a warm-up."""
-        answer = self._refresh(
-            RefreshSource.PREFETCH, key, fetch, ttl, call_of(dict(options)) if options else NO_OPTIONS
-        )
-        return answer if self._copies is None else self._copies(key, answer)
+        answer = self._refresh(RefreshSource.PREFETCH, key, fetch, ttl, call_of(options))
+        return self._runtime.values.given(key, answer)
 
     def watch(self, key: str, *, scope: CacheScope | None = None) -> SyncWatch[Any, Any]:
         """The news of `key`: stored values, failed fetches, removals (`Failure(CacheMiss)`).
@@ -375,7 +368,8 @@ class SyncCache(Face):
             raise
         finally:
             self._launch_behind(batch)
-        return answers if self._copies is None else {key: self._copies(key, each) for key, each in answers.items()}
+        given = self._runtime.values.given
+        return {key: given(key, each) for key, each in answers.items()}
 
     def _launch_behind(self, batch: ThreadBatch) -> None:
         behind, batch.behind = batch.behind, []

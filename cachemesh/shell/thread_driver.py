@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure
@@ -35,9 +36,6 @@ LONGEST_LOOK_S: Final = 5.0
 JUMPING_CLOCK_LOOK_S: Final = 0.002
 """How often a waiting thread looks at a clock that is not the system's."""
 
-MOST_GONE: Final = 64
-"""So many that have left, and some, may stand among those who wait."""
-
 CLOSE_GRACE_S: Final = 5.0
 """How long `close` waits for what is under way."""
 
@@ -56,16 +54,14 @@ class ThreadDomain:
 
     def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
-        live, plan = boarding.live, boarding.plan
+        live = boarding.live
         live.driver = self
-        may_be_left = not plan.is_patient or live.overdue_at is not None
-        if boarding.leads and not live.is_load and may_be_left and self._flies_beside(live):
-            return self._wait_impatiently(boarding)
         if not boarding.leads:
             return self.wait_on(boarding)
-        live.handle = threading.current_thread()
         if live.is_load:
             self._load(live)
+        elif live.may_be_left and self._goes_beside([live], partial(self._fly, live)):
+            return self._wait_impatiently(boarding)
         else:
             self._fly(live)
         return self._runtime.told(boarding)
@@ -75,35 +71,28 @@ class ThreadDomain:
         live = boarding.live
         if not (boarding.plan.is_patient or live.is_load):
             return self._wait_impatiently(boarding)
-        return self._told_of(boarding) if self._wait_for(live) else Failure(ReentrantFetch(live.key))
+        return self._runtime.told(boarding) if self._wait_for(live) else Failure(ReentrantFetch(live.key))
 
-    def _told_of(self, boarding: Boarding) -> Answer | None:
-        """What a flight that is over brings to one of its callers; to who leads one that crashed, the crash."""
-        live = boarding.live
-        if boarding.leads and live.crash is not None:
-            crash, live.crash = live.crash, None
-            raise crash
-        return self._runtime.told(boarding)
-
-    def _flies_beside(self, live: LiveFlight) -> bool:
-        """Set a flight going in a thread of its own, in its caller's context: who leads it may stop waiting.
+    def _goes_beside(self, lives: Sequence[LiveFlight], fly: Callable[[], None]) -> bool:
+        """Set flights going in a thread of their own, in their caller's context: who leads them may stop waiting.
 
         False where there is no room for another thread.
         """
-        live.is_beside = True
+        for live in lives:
+            live.is_beside = True
 
-        def fly() -> None:
-            live.handle = threading.current_thread()
+        def go() -> None:
             try:
-                self._fly(live)
+                fly()
             except BaseException:
-                if not live.leader_waits:  # Nobody else would hear of it.
+                if not lives[0].leader_waits:  # Nobody else would hear of it.
                     raise
 
         try:
-            self.spawn(fly, copy_context())
+            self.spawn(go, copy_context())
         except RuntimeError:
-            live.is_beside = False
+            for live in lives:
+                live.is_beside = False
             return False
         return True
 
@@ -126,7 +115,7 @@ class ThreadDomain:
             return answer
         if not is_over:
             return Failure(ReentrantFetch(live.key))
-        return self._told_of(boarding)
+        return runtime.told(boarding)
 
     def _leave(self, boarding: Boarding) -> None:
         """A caller waits no longer. The flight ends with the last one, as far as the cache is concerned."""
@@ -175,7 +164,7 @@ class ThreadDomain:
             if live.is_over:
                 return
             waiter.release()
-            if len(live.waiters) > 2 * live.waiting + MOST_GONE:
+            if live.is_crowded:
                 live.waiters = [each for each in live.waiters if each.locked()]
 
     def _acquired(self, waiter: threading.Lock, live: LiveFlight, patience_s: float, until: float | None) -> bool:
@@ -199,17 +188,17 @@ class ThreadDomain:
     def launch(self, live: LiveFlight) -> None:
         """Set a background flight going."""
         live.driver = self
+        self._go_behind([live], partial(self._fly, live))
 
-        def fly() -> None:
-            live.handle = threading.current_thread()
-            self._fly(live)
-
+    def _go_behind(self, lives: Sequence[LiveFlight], fly: Callable[[], None]) -> None:
+        """Set background flights going; where there is no room for another thread they end."""
         try:
             self.spawn(fly)
         except RuntimeError as error:
-            self._runtime.aborted(live)
-            self.release(live)
-            self._runtime.tell_error(shown_key(live.owner, live.key), error)
+            for live in lives:
+                self._runtime.aborted(live)
+                self.release(live)
+                self._runtime.tell_error(shown_key(live.owner, live.key), error)
 
     def spawn(self, work: Callable[[], object], context: Context | None = None) -> None:
         """Run `work` in a daemon thread, in `context`; where there is none, it knows nothing of its caller's."""
@@ -233,6 +222,7 @@ class ThreadDomain:
 
     def _fly(self, live: LiveFlight) -> None:
         runtime = self._runtime
+        live.handle = threading.current_thread()
         token = WITHIN.set(live.inside(self._runtime))
         try:
             while True:
@@ -305,35 +295,13 @@ class ThreadDomain:
 
     def set_going_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
         """`fly_together`, in a thread of their own where who leads them may stop waiting, and there is room for one."""
-        if lives[0].plan.is_patient and lives[0].overdue_at is None:
-            self.fly_together(batch, lives)
-            return
-
-        def fly() -> None:
-            try:
-                self.fly_together(batch, lives)
-            except BaseException:
-                if not lives[0].leader_waits:  # Nobody else would hear of it.
-                    raise
-
-        for live in lives:
-            live.is_beside = True
-        try:
-            self.spawn(fly, copy_context())
-        except RuntimeError:
-            for live in lives:
-                live.is_beside = False
-            self.fly_together(batch, lives)
+        fly = partial(self.fly_together, batch, lives)
+        if not (lives[0].may_be_left and self._goes_beside(lives, fly)):
+            fly()
 
     def launch_together(self, batch: ThreadBatch, lives: Sequence[LiveFlight]) -> None:
-        """Set background flights going."""
-        try:
-            self.spawn(lambda: self.fly_together(batch, lives))
-        except RuntimeError as error:
-            for live in lives:
-                self._runtime.aborted(live)
-                self.release(live)
-                self._runtime.tell_error(shown_key(live.owner, live.key), error)
+        """Set background flights going, whose fetches are made as one."""
+        self._go_behind(lives, partial(self.fly_together, batch, lives))
 
     def abandon(self, boardings: Iterable[Boarding]) -> None:
         """A caller goes without having waited: what it should have set going never will be, by it."""
@@ -394,6 +362,7 @@ class ThreadDomain:
             sleep(delay_s)
 
     def _load(self, live: LiveFlight) -> None:
+        live.handle = threading.current_thread()
         try:
             assert live.store_call is not None
             self._runtime.loaded(live, self._made(live.store_call))
