@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Protocol, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from msgspec import Struct
 from returns.io import IOResult
@@ -72,12 +73,28 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. A clock that also has a `sleep(seconds)` method is what `SyncCache` waits with."""
 
 
+class Encoded(Struct, frozen=True):
+    """A value as JSON: what a store that keeps bytes is handed in the place of a value, and what it answers.
+
+    `schema`: the name of what it is written as; "" is plain JSON. `version`:
+    that of the schema.
+    """
+
+    payload: bytes
+    schema: str = ""
+    version: int = 0
+
+    def __repr__(self) -> str:
+        return f"Encoded(<{len(self.payload)} bytes>, {self.schema!r}, {self.version})"
+
+
 class StoredEntry(Struct, frozen=True):
     """What a store keeps under (owner, key): everything that is to survive a restart travels with the value.
 
     `value` is the value, or the error where `is_failure`. `created_at`,
     `expires_at` and `ageing_at` are seconds since the epoch; None is never. The
-    windows are those of a `Lifetime`; None where there was none.
+    windows are those of a `Lifetime`; None where there was none. `generation`: of
+    which one it is, where a `SharedStore` keeps it.
     """
 
     owner: Owner
@@ -92,6 +109,7 @@ class StoredEntry(Struct, frozen=True):
     ageing_at: float | None = None
     tags: tuple[str, ...] = ()
     validator: Any = None
+    generation: int = 0
 
     def __repr__(self) -> str:
         return f"StoredEntry({self.owner!r}, {self.key!r}, <{type(self.value).__name__}>)"
@@ -120,6 +138,114 @@ class Store(Protocol):
 
     async def keys(self, owner: Owner) -> Collection[str]:
         """The keys of one owner."""
+
+
+class Claim(Struct, frozen=True):
+    """The answer of a `SharedStore` to who is about to fetch.
+
+    `found`: somebody else has fetched it meanwhile; then there is nothing to
+    fetch. `generation`: what the answer will be of. `token`: of the lease, where
+    one was granted.
+    """
+
+    owner: Owner
+    key: str
+    generation: int
+    token: bytes = b""
+    found: StoredEntry | None = None
+
+
+@runtime_checkable
+class SharedStore(Store, Protocol):
+    """A store that several processes share, and that outlives them. It keeps bytes: values come and go as `Encoded`.
+
+    A generation is a number that each removal and each `write` makes grow. Who
+    fetches claims first, and commits with the claim: what was fetched before
+    somebody wrote or removed is not stored after it (a fencing token, as in
+    Kleppmann, "How to do distributed locking", 2016).
+    """
+
+    async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
+        """What `read` answers to each of `places`, in one go."""
+
+    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+        """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it.
+
+        That is a wait for its lease to end, and so not for ever.
+        """
+
+    async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
+        """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
+
+    async def release(self, claim: Claim) -> None:
+        """Nothing was fetched: give up the lease."""
+
+    async def mark_tag(self, owner: Owner | None, tag: str, stale_at: float | None) -> None:
+        """What bears `tag`, of `owner` or (None) of all, is gone; or stale from `stale_at` on (since the epoch)."""
+
+    async def flush(self) -> None:
+        """Wait until all that was written so far would survive the end of this process. Raises where it would not."""
+
+    async def aclose(self) -> None:
+        """Write what is left, and let go of files and connections. Used again, it opens anew."""
+
+
+@runtime_checkable
+class DirectStore(SharedStore, Protocol):
+    """A `SharedStore` near enough to be read without waiting, by whatever thread; its changes are written behind."""
+
+    def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
+        """As `read`."""
+
+    def enqueue(self, change: Change) -> bool:
+        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing."""
+
+
+class Change(Struct, frozen=True):
+    """What a `DirectStore` is to write behind: the method that it stands for, with its arguments.
+
+    `operation`: "write", "commit", "release", "delete", "clear_partition",
+    "clear" or "mark_tag".
+    """
+
+    operation: str
+    owner: Owner | None = None
+    key: str | None = None
+    entry: StoredEntry | None = None
+    claim: Claim | None = None
+    tag: str = ""
+    stale_at: float | None = None
+
+
+class NewsKind(StrEnum):
+    """What another process did, or that nobody knows what it did."""
+
+    CHANGED = "changed"
+    """`key` of `owner` was written or removed."""
+    CLEARED = "cleared"
+    """All of `owner` was removed; None: everything."""
+    MARKED = "marked"
+    """`tag` was invalidated, or made stale from `stale_at` on; of `owner`, or (None) of all."""
+    LOST = "lost"
+    """There may have been news that was not heard: nothing in memory is to be believed."""
+
+
+class News(Struct, frozen=True):
+    """What a process hears of the others. It carries no values."""
+
+    kind: NewsKind
+    owner: Owner | None = None
+    key: str | None = None
+    tag: str = ""
+    stale_at: float | None = None
+
+
+@runtime_checkable
+class Backplane(Protocol):
+    """A store whose processes hear of each other."""
+
+    def listen(self, hear: Callable[[News], None], /) -> Callable[[], None]:
+        """Call `hear` for all that other processes do from now on, from a thread of the store's. The answer ends it."""
 
 
 class TokenKeeperAdapter(Protocol):

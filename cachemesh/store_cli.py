@@ -1,0 +1,1 @@
+"""`cachemesh store`: looks into a store from outside."""
