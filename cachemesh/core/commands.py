@@ -77,13 +77,18 @@ class Directives(Redacted, frozen=True):
 
 
 class FetchSucceeded(Redacted, Generic[A], frozen=True):
-    """The fetch of a flight answered. `chance`: a number from 0 to 1 for the jitter of its lifespan."""
+    """The fetch of a flight answered.
+
+    `chance`: a number from 0 to 1 for the jitter of its lifespan. `schema`: what
+    the embedder knows the answer's type by; here and below.
+    """
 
     flight_id: int
     answer: A
     now: float
     chance: float = 0.0
     directives: Directives | None = None
+    schema: Any = None
 
 
 class FetchFailed(Redacted, Generic[A], frozen=True):
@@ -103,6 +108,7 @@ class FetchFailed(Redacted, Generic[A], frozen=True):
     chance: float = 0.0
     failure_ttl_s: float | None = None
     counts: bool = True
+    schema: Any = None
 
 
 class RetryDue(Struct, frozen=True):
@@ -221,6 +227,7 @@ class Put(Redacted, Generic[A], frozen=True):
     lifespan: Lifespan | None = None
     tags: tuple[str, ...] = ()
     chance: float = 0.0
+    schema: Any = None
 
 
 class Update(Redacted, Generic[A], frozen=True):

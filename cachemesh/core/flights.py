@@ -96,7 +96,7 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
 
     entries, failures = partition.entries, partition.failures
     is_news, again_after = True, 0
-    if flight.lifespan is None and not flight.tags and directives is None:
+    if flight.lifespan is None and not flight.tags and directives is None and command.schema is None:
         entry = Entry(answer, command.now, flight.ttl_s, expiry(command.now, flight.ttl_s))
     else:
         entry = entry_of(flight, command, entries.get(key))
@@ -156,6 +156,7 @@ def entry_of(flight: Flight, command: FetchSucceeded[A], before: Entry[A] | None
         tags=tags,
         validator=validator,
         chance=command.chance,
+        schema=command.schema,
     )
 
 
@@ -246,7 +247,7 @@ def failure_to_remember(
     is_backoff = flight.source is BACKGROUND or rescued
     if not (is_served or is_backoff):
         return None
-    answer, serve_until = command.answer, now
+    answer, schema, serve_until = command.answer, command.schema, now
     if is_served:
         given_s = command.failure_ttl_s
         if given_s is None and lifespan is not None:
@@ -257,8 +258,8 @@ def failure_to_remember(
     if before is not None:
         refresh_after = max(refresh_after, before.refresh_after)
         if not is_served and now < before.serve_until:
-            answer, serve_until = before.answer, before.serve_until
-    return Failed(answer, now, serve_until, refresh_after)
+            answer, schema, serve_until = before.answer, before.schema, before.serve_until
+    return Failed(answer, now, serve_until, refresh_after, schema)
 
 
 def on_retry_due(state: State[A], command: RetryDue) -> Step[A]:

@@ -43,16 +43,19 @@ def made(
     tags: tuple[str, ...] = (),
     validator: object = None,
     chance: float = 0.0,
+    schema: object = None,
 ) -> Entry[A]:
     """The entry of an answer that came at `now`. `chance`: a number from 0 to 1 for the jitter."""
     if lifespan is None:
-        terms = Terms(tags=tags, validator=validator, stamp=stamp) if tags or validator is not None else None
+        terms = None
+        if tags or validator is not None or schema is not None:
+            terms = Terms(tags=tags, validator=validator, stamp=stamp, schema=schema)
         return Entry(answer, now, ttl_s, expiry(now, ttl_s), terms)
     if ttl_s is not None:
         ttl_s *= 1.0 - lifespan.jitter * chance
     expires_at = expiry(now, ttl_s)
     ahead = inf if ttl_s is None or lifespan.refresh_ahead >= 1.0 else now + ttl_s * lifespan.refresh_ahead
-    terms = Terms(lifespan.serve_stale_s, lifespan.stale_if_error_s, ahead, tags, validator, stamp)
+    terms = Terms(lifespan.serve_stale_s, lifespan.stale_if_error_s, ahead, tags, validator, stamp, schema)
     return Entry(answer, now, ttl_s, expires_at, terms)
 
 
@@ -153,9 +156,19 @@ def renewed(
     Its value stays as old as it is.
     """
     terms = entry.terms
-    tags, validator = ((), None) if terms is None else (terms.tags, terms.validator)
+    tags, validator, schema = ((), None, None) if terms is None else (terms.tags, terms.validator, terms.schema)
     if lifespan is None and terms is not None and terms.serve_stale_s is not None:
         lifespan = Lifespan(terms.serve_stale_s, terms.stale_if_error_s or 0.0)
-    anew = made(entry.answer, now, ttl_s, stamp, lifespan=lifespan, tags=tags, validator=validator, chance=chance)
+    anew = made(
+        entry.answer,
+        now,
+        ttl_s,
+        stamp,
+        lifespan=lifespan,
+        tags=tags,
+        validator=validator,
+        chance=chance,
+        schema=schema,
+    )
     lives_s = None if ttl_s is None else anew.expires_at - entry.created_at
     return replace(anew, created_at=entry.created_at, ttl_s=lives_s)

@@ -38,6 +38,8 @@ class Redacted(Struct, frozen=True):
     def _shown(self) -> Iterator[tuple[str, str]]:
         for name in self.__struct_fields__:
             value = getattr(self, name)
+            if name == "schema" and value is None:
+                continue  # Most have none.
             yield name, type(value).__name__ if name in OPAQUE else repr(value)
 
 
@@ -50,7 +52,7 @@ class Shown(str):
         return str(self)
 
 
-OPAQUE: Final = frozenset({"answer", "fallback", "rescue", "entry", "failed", "expected", "validator"})
+OPAQUE: Final = frozenset({"answer", "fallback", "rescue", "entry", "failed", "expected", "validator", "schema"})
 
 
 class Lifespan(Struct, frozen=True, gc=False):
@@ -78,6 +80,7 @@ class Terms(Redacted, frozen=True):
     A window of None was not given. `ageing_at`: from then on a hit refreshes.
     `stamp`: the id of the fetch or write that it came from, which tells whether
     a tag was invalidated since. `validator`: what the origin knows the value by.
+    `schema`: what the embedder knows its type by.
     """
 
     serve_stale_s: float | None = None
@@ -86,6 +89,7 @@ class Terms(Redacted, frozen=True):
     tags: tuple[str, ...] = ()
     validator: Any = None
     stamp: int = 0
+    schema: Any = None
 
 
 class Entry(Redacted, Generic[A], frozen=True):
@@ -131,13 +135,15 @@ class Failed(Redacted, Generic[A], frozen=True):
     """The memory of a failed fetch.
 
     Answered until `serve_until` to whom heeds failures; no background refresh
-    starts before `refresh_after`.
+    starts before `refresh_after`. `schema`: what the embedder knows the error's
+    type by.
     """
 
     answer: A
     failed_at: float
     serve_until: float
     refresh_after: float
+    schema: Any = None
 
 
 class RefreshSource(StrEnum):

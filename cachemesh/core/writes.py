@@ -31,6 +31,7 @@ def on_put(state: State[A], command: Put[A]) -> Step[A]:
         lifespan=command.lifespan,
         tags=command.tags,
         chance=command.chance,
+        schema=command.schema,
     )
     return written(state, owner, command.key, entry, command.stamp, is_news=True)
 

@@ -66,7 +66,8 @@ class Cache(Face):
     for all, or by name. `copy_on_read`: a value is copied for each caller (True:
     `copy.deepcopy`). `freeze`: what is done to a value before it is cached; such
     as `frozen`. By default everybody gets the very same object. `rng`: where
-    jitter comes from. A setting that makes no sense raises pydantic's
+    jitter comes from. `schemas`: what will be asked for, so that a snapshot or a
+    warm start can be read before it is. A setting that makes no sense raises pydantic's
     `ValidationError`.
 
     One cache may be used from several event loops: they share its data, and
@@ -100,6 +101,7 @@ class Cache(Face):
         copy_on_read: bool | Callable[[Any], Any] = False,
         freeze: Callable[[Any], Any] | None = None,
         rng: random.Random | None = None,
+        schemas: tuple[Any, ...] = (),
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -111,6 +113,7 @@ class Cache(Face):
             copy_on_read=copy_on_read,
             freeze=freeze,
             rng=rng,
+            schemas=schemas,
         )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain: AsyncDomain | None = None

@@ -30,7 +30,9 @@ class FetchOptions(TypedDict, total=False):
     fetch whatever is cached gets no old value; and the store has a limit of its
     own, a second. With a timeout or an age, `SyncCache` fetches in a thread of
     its own: one that hangs cannot be stopped, only left. `conditional`: the fetcher is handed what is
-    cached, as a `Previous`, or None.
+    cached, as a `Previous`, or None. `schema`: what the value is (any type that
+    pydantic takes, or a `Schema`), for stores and snapshots; left out, it is
+    plain JSON there. `error_schema`: the same for an error that is remembered.
     """
 
     retry: RetryOptions | Default
@@ -42,6 +44,8 @@ class FetchOptions(TypedDict, total=False):
     hard_timeout: Duration | None
     max_flight_age: Duration | Default | None
     conditional: bool
+    schema: Any
+    error_schema: Any
 
 
 class GetOptions(FetchOptions, total=False):
@@ -66,6 +70,8 @@ class Call(Struct, frozen=True):
     hard_timeout: Any = None
     max_flight_age: Any = DEFAULT
     conditional: Any = False
+    schema: Any = None
+    error_schema: Any = None
     always_revalidate: Any = False
 
 

@@ -21,6 +21,7 @@ from cachemesh.shell.outcomes import life_of, tags_of
 
 if TYPE_CHECKING:
     from cachemesh.shell.runtime import Runtime
+    from cachemesh.shell.schema import Schema
 
 
 class Checked(Struct, frozen=True):
@@ -80,6 +81,8 @@ def _checked(runtime: Runtime, key: object, ttl: object, call: Call) -> Checked:
         age,
         call.conditional,
         counts,
+        checked_schema(runtime, "schema", call.schema),
+        checked_schema(runtime, "error_schema", call.error_schema),
     )
     return Checked(key, ttl_s, lifespan, checked_tags(call.tags), origin, options.rule, stores, heeds, plan)
 
@@ -110,6 +113,14 @@ def checked_scope(scope: object) -> CacheScope:
     if type(scope) is not CacheScope:
         raise BadOptionError(InvalidOption("scope", type(scope).__name__))
     return scope
+
+
+def checked_schema(runtime: Runtime, option: str, schema: object) -> Schema | None:
+    """`schema` as one."""
+    try:
+        return runtime.schemas.of(schema)
+    except Exception:  # noqa: BLE001 (a type of somebody's own may raise anything when it is looked at)
+        raise BadOptionError(InvalidOption(option, type(schema).__name__)) from None
 
 
 def checked_tags(tags: object) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, Unpack, cast, overload
 
@@ -14,6 +15,7 @@ from returns.result import Failure, Result
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope
 from cachemesh.errors import CacheError, InvalidKey, InvalidOption
+from cachemesh.shell.annotations import types_of_answers
 from cachemesh.shell.cache import Cache
 from cachemesh.shell.call import Call, GetOptions, call_of
 from cachemesh.shell.default import DEFAULT, Default
@@ -149,6 +151,8 @@ def cached(
     stands between them is percent-encoded within the values, so that no two
     calls share a key by accident; values that print alike share one (1 and
     "1"). The other options are those of `get`; a tag may be a template as well.
+    Value and error are stored as what the return annotation says that they are
+    (`schema` and `error_schema` say something else).
     With `conditional=True` the function has a parameter `previous` that is left
     out by its callers: the cache fills it in.
 
@@ -254,6 +258,26 @@ class Functions:
         self._tags = [KeyTemplate.of(tag, template.signature) if "{" in tag else tag for tag in tags]
         self._has_tag_templates = any(isinstance(tag, KeyTemplate) for tag in self._tags)
         self._place = place_of_previous(function) if options.get("conditional") else None
+        self._is_inferred = False
+        with suppress(NameError):  # What the annotation names may be defined further down: then at the first call.
+            self._infer()
+
+    def _infer(self) -> None:
+        """Let the annotation say what the answers are, where the options do not."""
+        value, error = types_of_answers(self._function)
+        for name, of in (("schema", value), ("error_schema", error)):
+            if of is None or name in self._options:
+                continue
+            schema = self._cache.expect(of)
+            if schema is not None:
+                for options in (self._options, self._get_options, self._refresh_options):
+                    options[name] = schema
+        self._is_inferred = True
+
+    def _infer_late(self) -> None:
+        self._is_inferred = True
+        with suppress(NameError):  # It is defined for type checkers only: then the answers are taken for plain JSON.
+            self._infer()
 
     def async_get(self, plain: Mapping[str, Resident]) -> Callable[..., Coroutine[Any, Any, Answer]]:
         ask = self.ask
@@ -304,6 +328,8 @@ class Functions:
         return shortcut.named(get_one)
 
     def ask(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
+        if not self._is_inferred:
+            self._infer_late()
         bound = self._template.bound(args, kwargs)
         key = self._key(bound)
         if isinstance(key, Failure):
@@ -317,6 +343,8 @@ class Functions:
         return self._cache.get(key, self._fetch(args, kwargs), **options)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (an Answer, or a promise of one)
+        if not self._is_inferred:
+            self._infer_late()
         bound = self._template.bound(args, kwargs)
         key = self._key(bound)
         name = key.failure().key if isinstance(key, Failure) else key

@@ -26,7 +26,15 @@ from cachemesh.errors import (
     UpdateRaised,
 )
 from cachemesh.shell.call import Call, GetOptions, call_of
-from cachemesh.shell.checks import BadOptionError, checked_call, checked_key, checked_life, checked_scope, checked_tags
+from cachemesh.shell.checks import (
+    BadOptionError,
+    checked_call,
+    checked_key,
+    checked_life,
+    checked_schema,
+    checked_scope,
+    checked_tags,
+)
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
 from cachemesh.shell.live import WITHIN, within
@@ -36,13 +44,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from cachemesh.core.explain import Explanation
-    from cachemesh.core.model import RefreshSource
+    from cachemesh.core.model import Entry, RefreshSource
     from cachemesh.shell.durations import Ttl
     from cachemesh.shell.eviction import Resident
     from cachemesh.shell.lifetime import Lifetime
     from cachemesh.shell.live import Plan
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import Encoded
     from cachemesh.shell.runtime import Runtime
+    from cachemesh.shell.schema import Schema
 
 NO_PLAIN_HITS: Final[Mapping[str, Resident]] = MappingProxyType({})
 """What the hit path looks into where a hit has more to do than to answer."""
@@ -51,6 +61,9 @@ FRESH_ENOUGH: Final = frozenset({Freshness.FRESH, Freshness.AGEING})
 
 UNSTAMPED: Final = 0
 """The runtime puts the stamp in its place."""
+
+NOTHING: Final = Success(None)
+"""The answer of a write that brings none."""
 
 NO_DOMAIN: Final = -1
 """Where no flight is: outside of all event loops."""
@@ -80,6 +93,13 @@ class Face:
     def plain(self) -> Mapping[str, Resident]:
         """The table in which a hit may be looked up by itself; empty where a hit has more to do."""
         return self._plain
+
+    def expect(self, of: Any) -> Schema | None:  # noqa: ANN401 (a type)
+        """The schema of values that a function of this cache will answer; None where they cannot be written."""
+        try:
+            return self._runtime.schemas.of(of)
+        except TypeError:
+            return None
 
     # Reading without waiting
 
@@ -193,10 +213,11 @@ class Face:
         ttl: Ttl | Lifetime | Default = DEFAULT,
         tags: Collection[str] = (),
         scope: CacheScope = CacheScope.GLOBAL,
+        schema: Any = None,  # noqa: ANN401 (as for `get`)
     ) -> Result[T, CacheError]:
         """Store `value` under `key`, and tell the watchers. A fetch that began before never overwrites it.
 
-        Failures: `InvalidKey`, `InvalidTtl`, `InvalidOption`, `NoActiveUser`,
+        `schema`: as for `get`. Failures: `InvalidKey`, `InvalidTtl`, `InvalidOption`, `NoActiveUser`,
         `ValueNotCopied`, `CacheClosed`.
         """
         runtime = self._runtime
@@ -205,6 +226,7 @@ class Face:
             ttl_s, lifespan, _ = checked_life(runtime, ttl)
             checked = checked_tags(tags)
             scope = checked_scope(scope)
+            known = checked_schema(runtime, "schema", schema)
         except BadOptionError as bad:
             return Failure(bad.error)
         if iscoroutine(value):
@@ -214,9 +236,15 @@ class Face:
         if isinstance(answer, Failure):
             return answer
         now, chance = runtime.time.now(), runtime.chance()
-        put = commands.Put(key, answer, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, checked, chance)
-        written: Result[T, CacheError] = self._write(put, Success(value))
+        put = commands.Put(key, answer, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, checked, chance, known)
+        written: Result[T, CacheError] = self._write(put, answer, self._encoded(key, scope, value, known), value)
         return written
+
+    def _encoded(self, key: str, scope: CacheScope, value: object, schema: Schema | None) -> Encoded | None:
+        """What a store that keeps bytes gets for a value that is written by hand; None where there is no such store."""
+        runtime = self._runtime
+        owner = owner_of(scope, runtime.state.active_user, self._viewer) if runtime.keeps_bytes else None
+        return None if owner is None else runtime.encoded(owner, key, value, schema)
 
     def update(
         self,
@@ -255,7 +283,7 @@ class Face:
             if isinstance(answer, Failure):
                 return answer
             update = commands.Update(key, expected, answer, runtime.time.now(), UNSTAMPED, scope, self._viewer)
-            written = self._write(update, Success(value))
+            written = self._write(update, answer, self._encoded(key, scope, value, schema_of(found[1])), value)
             if written is not CHANGED:
                 done: Result[T, CacheError] = written
                 return done
@@ -296,18 +324,30 @@ class Face:
         runtime = self._runtime
         now, chance = runtime.time.now(), runtime.chance()
         touch = commands.Touch(key, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, chance)
-        written: Result[None, CacheError] = self._write(touch, Success(None))
+        found = runtime.resident(key, scope, self._viewer) if runtime.keeps_bytes else None
+        answer: Answer = NOTHING
+        encoded = None
+        if found is not None:
+            answer = found[1].answer
+            encoded = self._encoded(key, scope, answer.unwrap(), schema_of(found[1]))
+        written: Result[None, CacheError] = self._write(touch, answer, encoded, None)
         return written
 
-    def _write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch, written: Any) -> Any:  # noqa: ANN401
-        """`written`, or the failure that the core refused `command` with."""
+    def _write(
+        self,
+        command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch,
+        answer: Answer,
+        encoded: Encoded | None,
+        value: Any,  # noqa: ANN401 (whatever was written)
+    ) -> Any:  # noqa: ANN401 (a Result of it)
+        """`value`, or the failure that the core refused `command` with."""
         if self._runtime.is_closed:
             return Failure(CacheClosed())
-        refused = self._runtime.write(command)
+        refused = self._runtime.write(command, answer, encoded)
         if refused is not None:
             return refused
         self._after_order()
-        return written
+        return Success(value)
 
     # Removing
 
@@ -509,6 +549,12 @@ class Face:
         """The options of an authenticated call. Its failure is one user's, and remembered with that user or nowhere."""
         call = call_of({"scope": CacheScope.USER, **options})
         return call if call.scope is CacheScope.USER else replace(call, cache_failures=False)
+
+
+def schema_of(entry: Entry[Answer]) -> Schema | None:
+    """What `entry` was stored as."""
+    schema: Schema | None = None if entry.terms is None else entry.terms.schema
+    return schema
 
 
 def bad_read(key: object, scope: object) -> InvalidKey | InvalidOption | None:

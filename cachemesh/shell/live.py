@@ -16,11 +16,13 @@ from cachemesh.core.scopes import Owner
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.options import RetryOptions
 from cachemesh.shell.provenance import Trace
+from cachemesh.shell.schema import Schema
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import Encoded
     from cachemesh.shell.store_line import StoreCall
 
 
@@ -91,6 +93,8 @@ class Plan(Struct, frozen=True):
     is_conditional: bool = False
     counts: Callable[[Any], bool] | None = None
     """Whether an error tells against the origin."""
+    schema: Schema | None = None
+    error_schema: Schema | None = None
 
     @property
     def is_patient(self) -> bool:
@@ -144,6 +148,8 @@ class LiveFlight:
     handle: Any = None
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
+    encoded: Encoded | None = None
+    """The answer as a store that keeps bytes gets it."""
     wish: Wish | None = None
     """Who wishes the very same is sure to join this flight, without changing it: see `Runtime.alike`."""
 

@@ -40,6 +40,8 @@ from cachemesh.errors import (
     FetchTimeout,
     NoActiveUser,
     ReentrantFetch,
+    StoreFailed,
+    UndecodableEntry,
 )
 from cachemesh.shell.authenticated import AuthenticatedFetch
 from cachemesh.shell.clock import Timekeeper
@@ -58,11 +60,21 @@ from cachemesh.shell.outcomes import (
     strip_tracebacks,
     with_traceback,
 )
-from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.ports import Encoded, SharedStore, StoredEntry
 from cachemesh.shell.reports import events_of
+from cachemesh.shell.schema import (
+    DecodingError,
+    EncodingError,
+    Schema,
+    Schemas,
+    decoded_failure,
+    decoded_plainly,
+    encoded_failure,
+    encoded_plainly,
+)
 from cachemesh.shell.store_line import StoreCall, StoreLine
 from cachemesh.shell.tables import LiveState
-from cachemesh.shell.values import Values
+from cachemesh.shell.values import Values, thawed
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
@@ -125,6 +137,11 @@ class Runtime:
         self.domain_ids = itertools.count()
         self.is_closed = False
         self.line = None if store is None else StoreLine(store, self.lock, self.tell_error)
+        self.schemas = Schemas(settings.schemas)
+        self.keeps_bytes = isinstance(store, SharedStore)
+        """Whether the store gets values as bytes: they are made of them before a command, outside the lock."""
+        self._by_hand: tuple[Answer, Encoded | None] | None = None
+        """What is being written by hand, and its bytes."""
         self.lives: dict[int, LiveFlight] = {}
         self.alike: dict[str, LiveFlight] = {}
         """By key, a flight of the global scope that may still store."""
@@ -346,17 +363,64 @@ class Runtime:
             kind = type(answer._inner_value)
             if kind is Fresh or kind is NotModified or kind is DoNotCache:
                 answer, directives = directed(answer, live.key, live.previous)
+            if self.keeps_bytes:
+                self._encode(live, answer)
             if self.values.freeze is not None and not (directives is not None and directives.renews):
                 answer = self.values.kept(live.key, answer)
         if type(answer) is Failure:
             return self._failed(live, answer)
         plain = directives is None and live.plan is self.default_plan and live.asked.lifespan is None
         chance = 0.0 if plain else self._chance()
-        self.dispatch(commands.FetchSucceeded(live.flight_id, answer, self.time.now(), chance, directives))
+        self.dispatch(
+            commands.FetchSucceeded(live.flight_id, answer, self.time.now(), chance, directives, live.plan.schema)
+        )
         return None
+
+    def _encode(self, live: LiveFlight, answer: Answer) -> None:
+        """Make the bytes that the store will get of an answer."""
+        flight = self.state.flights.get(live.flight_id)
+        if flight is None or not flight.persist:
+            return
+        live.encoded = None
+        if type(answer) is Failure:
+            if flight.store_failures:
+                error, schema = answer.failure(), live.plan.error_schema
+                live.encoded = self._bytes_of(live.owner, live.key, lambda: encoded_failure(error, schema))
+        else:
+            live.encoded = self.encoded(live.owner, live.key, answer.unwrap(), live.plan.schema)
+
+    def encoded(self, owner: Owner, key: str, value: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
+        """`value` as bytes; None where it has none that would bring it back, which the logger is told."""
+        return self._bytes_of(
+            owner, key, lambda: encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
+        )
+
+    def _bytes_of(self, owner: Owner, key: str, encode: Callable[[], Encoded]) -> Encoded | None:
+        try:
+            return encode()
+        except EncodingError as error:
+            self.tell_error(shown_key(owner, key), StoreFailed("encode", error))
+            return None
+
+    def decoded(self, stored: StoredEntry, schema: Schema | None) -> Answer | None:
+        """The answer in what was stored. None where it is none of this schema, which the logger is told."""
+        value = stored.value
+        if type(value) is not Encoded:
+            return Failure(value) if stored.is_failure else Success(value)
+        try:
+            if stored.is_failure:
+                return Failure(decoded_failure(value, schema))
+            answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
+        except DecodingError as error:
+            self.tell_error(shown_key(stored.owner, stored.key), UndecodableEntry(stored.key, str(error)))
+            return None
+        kept = self.values.kept(stored.key, answer)
+        return kept if isinstance(kept, Success) else None
 
     def _failed(self, live: LiveFlight, answer: Answer) -> float | None:
         error = answer.failure()
+        if self.keeps_bytes:
+            self._encode(live, answer)
         ordered = self.dispatch(
             commands.FetchFailed(
                 live.flight_id,
@@ -367,6 +431,7 @@ class Runtime:
                 self._chance(),
                 self._failure_ttl_s(live, error),
                 self._counts(live, error),
+                live.plan.error_schema,
             ),
         )
         first = ordered[0] if ordered else None
@@ -451,7 +516,7 @@ class Runtime:
 
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
-        entry, failed = self._as_loaded(stored)
+        entry, failed = self._as_loaded(stored, live.plan)
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
         live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
 
@@ -474,15 +539,21 @@ class Runtime:
     def _as_loaded(
         self,
         stored: StoredEntry | None,
+        plan: Plan,
     ) -> tuple[Entry[Answer] | None, Failed[Answer] | None]:
         if stored is None:
+            return None, None
+        schema = plan.error_schema if stored.is_failure else plan.schema
+        answer = self.decoded(stored, schema)
+        if answer is None:
             return None, None
         created_at = stored.created_at - self.time.epoch_offset
         expires_at = inf if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
         if stored.is_failure:
-            return None, Failed(Failure(stored.value), created_at, expires_at, created_at)
+            return None, Failed(answer, created_at, expires_at, created_at, schema)
         terms = None
-        if stored.tags or stored.validator is not None or stored.serve_stale_s is not None:
+        is_plain = stored.validator is None and stored.serve_stale_s is None and schema is None
+        if stored.tags or not is_plain:
             ageing_at = inf if stored.ageing_at is None else stored.ageing_at - self.time.epoch_offset
             terms = Terms(
                 stored.serve_stale_s,
@@ -490,16 +561,23 @@ class Runtime:
                 ageing_at,
                 stored.tags,
                 stored.validator,
+                schema=schema,
             )
-        return Entry(Success(stored.value), created_at, stored.ttl_s, expires_at, terms), None
+        return Entry(answer, created_at, stored.ttl_s, expires_at, terms), None
 
     # Commands and what follows from them
 
-    def dispatch(self, command: commands.Command[Answer], stamps: bool = False) -> effects.Effects[Answer]:  # noqa: FBT002 (a keyword costs)
+    def dispatch(
+        self,
+        command: commands.Command[Answer],
+        stamps: bool = False,  # noqa: FBT002 (a keyword costs)
+        by_hand: tuple[Answer, Encoded | None] | None = None,
+    ) -> effects.Effects[Answer]:
         """Reduce `command`, commit its effects, tell the logger, wake nobody: that is the driver's part.
 
         `stamps`: the command gets a stamp from the row of the flights' ids. It is
         drawn under the lock, so that the row is also the order of the commands.
+        `by_hand`: an answer that it is to write, and what the store gets for it.
         """
         self.lock.acquire()  # As in `ask`.
         if stamps:
@@ -509,10 +587,12 @@ class Runtime:
             self.lock.release()
             return ()
         self._is_busy = True
+        self._by_hand = by_hand
         try:
             followed = self._commit(command)
         finally:
             self._is_busy = False
+            self._by_hand = None
             self.lock.release()
         if self._deferred:
             self._catch_up()
@@ -581,30 +661,42 @@ class Runtime:
         if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
         if self.line is not None:
-            call = self._written_through(owner, key, entry, expires_at)
             live = self.lives.get(effect.flight_id)
+            call = self._written_through(owner, key, entry, expires_at, live)
             if live is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
-    def _written_through(self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None) -> StoreCall:
+    def _written_through(
+        self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None, live: LiveFlight | None
+    ) -> StoreCall:
         """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
 
         The store knows of no marks, so what they say of an entry goes with it.
+        What it cannot keep takes the place of what it has all the same: that is
+        deleted.
         """
         assert self.line is not None
-        if expires_at is None:
+        value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
+        if expires_at is None or (self.keeps_bytes and value is None):
             return self.line.append(StoreCall("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
-        return self._write(self._as_stored(owner, key, entry))
+        return self._write(self._as_stored(owner, key, entry, value))
 
-    def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer]) -> StoredEntry:
+    def _bytes_for(self, answer: Answer, live: LiveFlight | None) -> Encoded | None:
+        """The bytes that were made of an answer of `live`, or of what is written by hand."""
+        if live is not None:
+            return live.encoded
+        expected, encoded = self._by_hand or (None, None)
+        return encoded if expected is answer else None
+
+    def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer], value: Any) -> StoredEntry:  # noqa: ANN401
         offset, terms = self.time.epoch_offset, entry.terms
         stored = StoredEntry(
             owner,
             key,
-            entry.answer.unwrap(),
+            value,
             is_failure=False,
             created_at=entry.created_at + offset,
             ttl_s=entry.ttl_s,
@@ -646,12 +738,14 @@ class Runtime:
             if len(self._remembered) > MOST_FAILURES:
                 self._commit(commands.Forget(*self._remembered.popleft()))
         if effect.write and self.line is not None:
-            failed, offset = effect.failed, self.time.epoch_offset
-            self.lives[effect.flight_id].store_call = self._write(
+            failed, offset, live = effect.failed, self.time.epoch_offset, self.lives[effect.flight_id]
+            if self.keeps_bytes and live.encoded is None:
+                return
+            live.store_call = self._write(
                 StoredEntry(
                     effect.owner,
                     effect.key,
-                    failed.answer.failure(),
+                    live.encoded if self.keeps_bytes else failed.answer.failure(),
                     is_failure=True,
                     created_at=failed.failed_at + offset,
                     ttl_s=failed.serve_until - failed.failed_at,
@@ -759,9 +853,17 @@ class Runtime:
 
     # Writing by hand
 
-    def write(self, command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch) -> Failure[Any] | None:
-        """Reduce a write: the failure that it is refused with, `CHANGED` where it was made for another value."""
-        for effect in self.dispatch(command, True):
+    def write(
+        self,
+        command: commands.Put[Answer] | commands.Update[Answer] | commands.Touch,
+        answer: Answer,
+        encoded: Encoded | None,
+    ) -> Failure[Any] | None:
+        """Reduce a write of `answer`: the failure that it is refused with, `CHANGED` where it was for another value.
+
+        `encoded`: what a store that keeps bytes gets for it.
+        """
+        for effect in self.dispatch(command, True, (answer, encoded)):
             if isinstance(effect, effects.Refuse):
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED

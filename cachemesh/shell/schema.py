@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
+from types import FunctionType
 from typing import Any, Final, Protocol
 
 import msgspec
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import from_json, to_json
 
 from cachemesh.errors import FetchTimeout
 from cachemesh.shell.ports import Encoded
 
 Migration = Callable[[Any, int], Any]
 """Makes of plain JSON, written with an older version, what this version would have written."""
+
+
+ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
+"""Writes and reads plain JSON."""
 
 
 class EncodingError(ValueError):
@@ -111,10 +116,42 @@ class Schema:
         payload = encoded.payload
         try:
             if encoded.version != self.version and migrate is not None:
-                payload = to_json(migrate(from_json(payload), encoded.version), inf_nan_mode="constants")
+                payload = ANYTHING.dump_json(migrate(ANYTHING.validate_json(payload), encoded.version))
             return self._codec.load(payload)
         except Exception as error:  # noqa: BLE001 (as above)
             raise DecodingError(reason_of(error)) from None
+
+
+class Schemas:
+    """The schemas that one cache has met. Making one takes a while, so each is made once."""
+
+    def __init__(self, expected: Iterable[Any] = ()) -> None:
+        self._by_type: dict[Any, Schema] = {}
+        self._by_name: dict[str, Schema] = {}
+        for each in expected:
+            self.of(each)
+
+    def of(self, given: Any) -> Schema | None:  # noqa: ANN401 (whatever a caller names)
+        """The schema that a caller means. `TypeError` where it is none."""
+        if given is None:
+            return None
+        try:
+            found = self._by_type.get(given)
+        except TypeError:  # It is not hashable, as some metadata of an Annotated is not.
+            return self._met(given)
+        return self._met(given) if found is None else found
+
+    def _met(self, given: Any) -> Schema:  # noqa: ANN401
+        schema = given if isinstance(given, Schema) else Schema(given)
+        self._by_name[schema.name] = schema
+        with suppress(TypeError):
+            self._by_type[given] = schema
+        return schema
+
+    @property
+    def known(self) -> Mapping[str, Schema]:
+        """The schemas by name."""
+        return self._by_name
 
 
 class Codec(Protocol):
@@ -165,8 +202,8 @@ def codec_of(of: Any) -> Codec:  # noqa: ANN401
     """What writes values of this type. TypeError where nothing does."""
     if isinstance(of, TypeAdapter):
         return PydanticCodec(of)
-    if isinstance(of, str):
-        msg = "a schema is a type, not the name of one"
+    if isinstance(of, str | FunctionType):
+        msg = "a schema is a type, not the name of one, and no function"
         raise TypeError(msg)
     if holds_struct(of):
         try:
@@ -218,7 +255,7 @@ def encoded_plainly(value: Any) -> Encoded:  # noqa: ANN401
         msg = "it is no plain JSON, and has no schema"
         raise EncodingError(msg)
     try:
-        return Encoded(to_json(value, inf_nan_mode="constants"))
+        return Encoded(ANYTHING.dump_json(value))
     except Exception as error:  # noqa: BLE001 (half a surrogate pair, too deep)
         raise EncodingError(reason_of(error)) from None
 
@@ -229,7 +266,7 @@ def decoded_plainly(encoded: Encoded) -> Any:  # noqa: ANN401
         msg = "of another schema"
         raise DecodingError(msg)
     try:
-        return from_json(encoded.payload)
+        return ANYTHING.validate_json(encoded.payload)
     except Exception as error:  # noqa: BLE001 (as above)
         raise DecodingError(reason_of(error)) from None
 
@@ -274,7 +311,7 @@ TIMEOUT: Final = "cachemesh.FetchTimeout"
 def encoded_failure(error: Any, schema: Schema | None) -> Encoded:  # noqa: ANN401
     """An error as JSON: plain, of `schema`, or a `FetchTimeout`. `EncodingError` for any other."""
     if type(error) is FetchTimeout:
-        return Encoded(to_json([error.key, error.after]), TIMEOUT)
+        return Encoded(ANYTHING.dump_json([error.key, error.after]), TIMEOUT)
     return encoded_plainly(error) if schema is None else schema.encode(error)
 
 

@@ -6,11 +6,12 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from cachemesh.shell.durations import Duration, Ttl, duration_s, seconds
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.options import BreakerOptions, RetryOptions
+from cachemesh.shell.schema import Schemas
 
 DEFAULT_BREAKERS: Final = BreakerOptions()
 
@@ -24,6 +25,14 @@ def _ttl(value: object) -> object:
 def _age(value: object) -> object:
     duration_s(value)
     return value
+
+
+def _schemas(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    try:
+        Schemas(given)
+    except TypeError as error:
+        raise ValueError(str(error)) from error
+    return given
 
 
 class Settings(BaseModel):
@@ -40,6 +49,7 @@ class Settings(BaseModel):
     copy_on_read: Annotated[bool, Field(strict=True)] | Callable[[Any], Any] = False
     freeze: Callable[[Any], Any] | None = None
     rng: random.Random | None = None
+    schemas: Annotated[tuple[Any, ...], AfterValidator(_schemas)] = ()
 
     @model_validator(mode="after")
     def _protects_in_one_way(self) -> Self:

@@ -82,6 +82,7 @@ class SyncCache(Face):
         copy_on_read: bool | Callable[[Any], Any] = False,
         freeze: Callable[[Any], Any] | None = None,
         rng: random.Random | None = None,
+        schemas: tuple[Any, ...] = (),
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -93,6 +94,7 @@ class SyncCache(Face):
             copy_on_read=copy_on_read,
             freeze=freeze,
             rng=rng,
+            schemas=schemas,
         )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain = ThreadDomain(self._runtime)

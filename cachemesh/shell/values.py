@@ -51,6 +51,13 @@ def _with(change: Callable[[Any], Any], key: str, answer: Answer) -> Answer:
         return Failure(ValueNotCopied(key, error))
 
 
+def thawed(value: Any) -> Any:  # noqa: ANN401 (whatever there is)
+    """What `frozen` made of plain JSON, as plain JSON."""
+    if type(value) is MappingProxyType:
+        return {key: thawed(each) for key, each in value.items()}
+    return [thawed(each) for each in value] if type(value) is tuple else value
+
+
 def frozen(value: Any) -> Any:  # noqa: ANN401 (whatever there is)
     """For `freeze`: lists become tuples, dicts read-only mappings, sets frozensets, all the way down.
 

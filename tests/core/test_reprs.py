@@ -49,6 +49,10 @@ SHOWN: list[tuple[Any, str]] = [
         "Terms(serve_stale_s=5.0, stale_if_error_s=6.0, ageing_at=7.0, tags=('feed',), validator=str, stamp=8)",
     ),
     (
+        Failed(SECRET, 1.0, 2.0, 3.0, int),
+        "Failed(answer=str, failed_at=1.0, serve_until=2.0, refresh_after=3.0, schema=type)",
+    ),
+    (
         DIRECTIVES,
         "Directives(sets_ttl=True, ttl_s=1.0, lifespan=None, tags=('feed',), validator=str, renews=True, stores=False)",
     ),
