@@ -1,0 +1,319 @@
+"""What one event loop asks of the servers within one turn goes to each of them in one message.
+
+All reads of a turn are one MGET; in a cluster, a pipeline a node. Each order has
+a time limit that begins when it is given, whatever it then waits for: a
+connection, the map of a cluster, an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from redis.crc import key_slot
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    ReadOnlyError,
+    TryAgainError,
+)
+
+from cachemesh.stores.redis.errors import (
+    ServerRefusedError,
+    ServerTooSlowError,
+    ServerUnreachableError,
+    StaleConnectionError,
+    refused,
+)
+from cachemesh.stores.redis.fleet import fleet_of
+from cachemesh.stores.redis.lane import Lane
+from cachemesh.stores.redis.orders import NO_SLOT, Order, Reply
+from cachemesh.stores.redis.source import CLUSTER, Address, Source
+
+if TYPE_CHECKING:
+    from cachemesh.stores.redis.scripts import Script
+
+MOST_ATTEMPTS: Final = 5
+"""With a server that is there; one that refuses connections is not asked again unless another takes its place."""
+
+PAUSE_S: Final = 0.02
+"""Before the next attempt, where the server asks for patience."""
+
+MGET_SIZE: Final = 500
+"""Keys in one MGET: others get their turn in between."""
+
+
+class Batcher:
+    """Makes orders for one event loop."""
+
+    def __init__(self, source: Source, head: bytes, timeout_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._head = head
+        self._timeout_s = timeout_s
+        self._is_cluster = source.kind == CLUSTER
+        self._fleet = fleet_of(source)
+        self._lanes: dict[Address, Lane] = {}
+        self._reads: list[tuple[Sequence[bytes], asyncio.Future[Found]]] = []
+        self._orders: list[Order] = []
+        self._is_due = False
+        self._learning: asyncio.Task[None] | None = None
+        self._waiting: list[Order] = []
+
+    # What is asked
+
+    async def read(self, keys: Sequence[bytes]) -> Found:
+        """The head, and what is under `keys`."""
+        future: asyncio.Future[Found] = self._loop.create_future()
+        self._reads.append((keys, future))
+        self._be_due()
+        return await future
+
+    def run(self, script: Script, keys: Sequence[bytes], *args: bytes) -> asyncio.Future[Reply]:
+        """What `script` answers."""
+        return self._ordered((b"EVALSHA", script.digest, script.keys, *keys, *args), self.slot(keys[0]), script)
+
+    def ask(self, *args: bytes, key: bytes) -> asyncio.Future[Reply]:
+        """What the server of `key` answers to a command."""
+        return self._ordered(args, self.slot(key), None)
+
+    async def ask_at(self, address: Address, *args: bytes) -> Reply:
+        """What the server at `address` answers to a command that names no key."""
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        order = Order(args, NO_SLOT, self._deadline(), settles(future))
+        self._limit([order])
+        self._lane(address).push([order])
+        return await future
+
+    async def primaries(self) -> tuple[Address, ...]:
+        """The servers that hold entries."""
+        if not self._fleet.is_known:
+            async with asyncio.timeout(self._timeout_s):
+                await self._fleet.learn()
+        return self._fleet.primaries()
+
+    def _ordered(self, args: tuple[bytes, ...], slot: int, script: Script | None) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._orders.append(Order(args, slot, self._deadline(), settles(future), script))
+        self._be_due()
+        return future
+
+    def slot(self, key: bytes) -> int:
+        return key_slot(key) if self._is_cluster else 0
+
+    def _deadline(self) -> float:
+        return self._loop.time() + self._timeout_s
+
+    # At the end of the turn
+
+    def _be_due(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_due = False
+        orders, self._orders = self._orders, []
+        reads, self._reads = self._reads, []
+        reads = [read for read in reads if not read[1].done()]
+        if reads:
+            orders += self._orders_of(reads)
+        if orders:
+            self._limit(orders)
+            self._send(orders)
+
+    def _orders_of(self, reads: list[tuple[Sequence[bytes], asyncio.Future[Found]]]) -> list[Order]:
+        keys = list(dict.fromkeys([self._head, *(key for keys, _ in reads for key in keys)]))
+        bundle = Bundle(reads, self._head, len(keys))
+        deadline = self._deadline()
+        if self._is_cluster:
+            return [Order((b"GET", key), key_slot(key), deadline, bundle.part((key,), is_many=False)) for key in keys]
+        parts = [tuple(keys[at : at + MGET_SIZE]) for at in range(0, len(keys), MGET_SIZE)]
+        return [Order((b"MGET", *part), 0, deadline, bundle.part(part, is_many=True)) for part in parts]
+
+    def _limit(self, orders: list[Order]) -> None:
+        self._loop.call_at(max(order.deadline for order in orders), expire, orders)
+
+    # To the servers
+
+    def _send(self, orders: Sequence[Order]) -> None:
+        if not self._fleet.is_known:
+            self._learn(orders)
+            return
+        by_address: dict[Address, list[Order]] = {}
+        for order in orders:
+            address = order.asks or self._fleet.address(order.slot)
+            by_address.setdefault(address, []).append(order)
+        for address, group in by_address.items():
+            self._lane(address).push(group)
+
+    def _lane(self, address: Address) -> Lane:
+        lane = self._lanes.get(address)
+        if lane is None:
+            lane = self._lanes[address] = Lane(address, lambda: self._fleet.connection(address), self._answered)
+        return lane
+
+    def _learn(self, orders: Sequence[Order]) -> None:
+        """Ask who is there, and then make `orders`."""
+        self._waiting.extend(orders)
+        if self._learning is None:
+            self._learning = self._loop.create_task(self._learn_now())
+
+    async def _learn_now(self) -> None:
+        failure: Reply = ServerUnreachableError("nobody knows where the servers are")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await self._fleet.learn()
+        except TimeoutError:
+            failure = ServerTooSlowError("no answer in time")
+        except ServerUnreachableError as error:
+            failure = error
+        finally:
+            self._learning = None
+            orders, self._waiting = [order for order in self._waiting if not order.is_over], []
+            if self._fleet.is_known:
+                self._send(orders)
+            else:
+                for order in orders:
+                    order.settle(failure)
+
+    # What they answer
+
+    def _answered(self, lane: Lane, order: Order, reply: Reply) -> None:
+        if order.is_over or not isinstance(reply, BaseException):
+            order.settle(reply)
+            return
+        order.asks = None
+        order.attempts += 1
+        if order.attempts > MOST_ATTEMPTS:
+            order.settle(refused(reply) if not isinstance(reply, OSError) else reply)
+        elif isinstance(reply, NoScriptError) and order.script is not None:
+            order.args = (b"EVAL", order.script.source, *order.args[2:])
+            self._send([order])
+        elif isinstance(reply, AskError):
+            order.asks = (reply.host or lane.address[0], reply.port)
+            self._send([order])
+        elif isinstance(reply, MovedError):
+            self._fleet.moved(order.slot, (reply.host or lane.address[0], reply.port))
+            self._send([order])
+        elif isinstance(reply, StaleConnectionError):
+            self._send([order])
+        elif isinstance(reply, ServerUnreachableError):
+            self._loop.create_task(self._seek(lane.address, order, reply))
+        elif isinstance(reply, (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)):
+            self._loop.call_later(PAUSE_S, self._learn, [order])
+        else:
+            order.settle(reply if isinstance(reply, OSError) else refused(reply))
+
+    async def _seek(self, lost: Address, order: Order, failure: Reply) -> None:
+        """The server at `lost` is not there. Perhaps another one has taken its place."""
+        try:
+            async with asyncio.timeout_at(order.deadline):
+                await self._fleet.learn()
+        except (OSError, ServerUnreachableError):
+            order.settle(failure)
+            return
+        if self._fleet.address(order.slot) == lost:
+            order.settle(failure)
+        else:
+            self._send([order])
+
+    # What it holds
+
+    @property
+    def in_use(self) -> int:
+        """Connections at work."""
+        return sum(lane.in_use for lane in self._lanes.values())
+
+    @property
+    def connections(self) -> int:
+        return sum(lane.connections for lane in self._lanes.values())
+
+    async def aclose(self) -> None:
+        """Let go of all connections."""
+        lanes, self._lanes = self._lanes, {}
+        for lane in lanes.values():
+            await lane.aclose()
+
+
+class Found(Struct, frozen=True, gc=False):
+    """What a turn's reads came to: the head, and what is under each key."""
+
+    head: bytes | None
+    records: Sequence[bytes | None]
+
+
+class Bundle:
+    """The reads of one turn: their orders, put together again when all are answered."""
+
+    def __init__(self, reads: list[tuple[Sequence[bytes], asyncio.Future[Found]]], head: bytes, missing: int) -> None:
+        self._reads = reads
+        self._head = head
+        self._missing = missing
+        self._found: dict[bytes, object] = {}
+
+    def part(self, keys: tuple[bytes, ...], *, is_many: bool) -> Callable[[Reply], None]:
+        """What an order about `keys` is settled with."""
+
+        def settle(reply: Reply) -> None:
+            if isinstance(reply, BaseException):
+                values: Sequence[object] = (reply,) * len(keys)
+            else:
+                values = reply if is_many and isinstance(reply, list) else (reply,)
+            self._found.update(zip(keys, values, strict=False))
+            self._missing -= len(keys)
+            if not self._missing:
+                self._finish()
+
+        return settle
+
+    def _finish(self) -> None:
+        found, head = self._found, self._found.get(self._head)
+        for keys, future in self._reads:
+            if future.done():
+                continue
+            try:
+                future.set_result(Found(record_of(head), [record_of(found.get(key)) for key in keys]))
+            except (OSError, RuntimeError) as failure:
+                future.set_exception(copy_of(failure))
+
+
+def record_of(reply: Reply) -> bytes | None:
+    """What is under a key. Raises what came instead of it."""
+    if reply is None or isinstance(reply, bytes):
+        return reply
+    if isinstance(reply, BaseException):
+        raise reply
+    msg = "an answer of another kind"
+    raise ServerRefusedError(msg)
+
+
+def settles(future: asyncio.Future[Reply]) -> Callable[[Reply], None]:
+    """What settles `future` with a reply, unless whoever waits for it has left."""
+
+    def settle(reply: Reply) -> None:
+        if future.done():
+            return
+        if isinstance(reply, BaseException):
+            future.set_exception(copy_of(reply))
+        else:
+            future.set_result(reply)
+
+    return settle
+
+
+def copy_of(failure: BaseException) -> BaseException:
+    """An exception of its own for each who waits: a traceback belongs to one."""
+    return type(failure)(*failure.args)
+
+
+def expire(orders: list[Order]) -> None:
+    """The time of `orders` is up."""
+    for order in orders:
+        if not order.is_over:
+            order.settle(ServerTooSlowError("no answer in time"))

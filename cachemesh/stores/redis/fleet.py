@@ -1,0 +1,186 @@
+"""Which server a slot is on, as far as one event loop knows."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Final, Protocol
+
+from redis.exceptions import RedisError
+
+from cachemesh.stores.redis.errors import ServerUnreachableError
+from cachemesh.stores.redis.orders import NO_SLOT, packed
+from cachemesh.stores.redis.source import CLUSTER, SENTINEL, Address, Source
+
+if TYPE_CHECKING:
+    from redis.asyncio.connection import AbstractConnection
+
+SOCKET: Final[Address] = ("", 0)
+"""In the place of an address, where the server is reached through a file."""
+
+PATIENCE_S: Final = 0.25
+"""For one server that is asked about the others."""
+
+
+class Fleet(Protocol):
+    """The servers of a source."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether `address` can answer."""
+
+    def address(self, slot: int) -> Address:
+        """Where `slot` is."""
+
+    def primaries(self) -> tuple[Address, ...]:
+        """All that hold entries."""
+
+    def moved(self, slot: int, address: Address) -> None:
+        """A server said that `slot` is at `address` now."""
+
+    async def learn(self) -> None:
+        """Ask who is there. Raises where nobody answers."""
+
+    def connection(self, address: Address) -> AbstractConnection:
+        """A connection to `address`, not yet made."""
+
+
+def fleet_of(source: Source) -> Fleet:
+    if source.kind == CLUSTER:
+        return Cluster(source)
+    if source.kind == SENTINEL:
+        return Sentinels(source)
+    return OneServer(source)
+
+
+class OneServer:
+    """It is where it is."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._address = source.addresses[0] if source.addresses else SOCKET
+        self.is_known = True
+
+    def address(self, slot: int) -> Address:  # noqa: ARG002 (there is one for all)
+        return self._address
+
+    def primaries(self) -> tuple[Address, ...]:
+        return (self._address,)
+
+    def moved(self, slot: int, address: Address) -> None:
+        """It does not say so: it is in no cluster."""
+
+    async def learn(self) -> None:
+        """There is nothing to learn."""
+
+    def connection(self, address: Address) -> AbstractConnection:
+        return self._source.connection(address)
+
+
+class Sentinels:
+    """The primary is who the sentinels say that it is."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._primary: Address | None = None
+
+    @property
+    def is_known(self) -> bool:
+        return self._primary is not None
+
+    def address(self, slot: int) -> Address:  # noqa: ARG002 (there is one for all)
+        assert self._primary is not None
+        return self._primary
+
+    def primaries(self) -> tuple[Address, ...]:
+        return () if self._primary is None else (self._primary,)
+
+    def moved(self, slot: int, address: Address) -> None:
+        """It does not say so: it is in no cluster."""
+
+    async def learn(self) -> None:
+        for sentinel in shuffled(self._source.addresses):
+            try:
+                reply = await asked(
+                    self._source.sentinel_connection(sentinel),
+                    (b"SENTINEL", b"get-master-addr-by-name", self._source.service.encode()),
+                )
+            except (RedisError, OSError):
+                continue
+            if isinstance(reply, list) and len(reply) == 2:  # noqa: PLR2004 (host and port)
+                self._primary = (reply[0].decode(), int(reply[1]))
+                return
+        msg = "no sentinel knows the primary"
+        raise ServerUnreachableError(msg)
+
+    def connection(self, address: Address) -> AbstractConnection:
+        return self._source.connection(address)
+
+
+class Cluster:
+    """Slots, and the primary of each."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._slots: dict[int, Address] = {}
+        self._nodes: tuple[Address, ...] = source.addresses
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self._slots)
+
+    def address(self, slot: int) -> Address:
+        if slot != NO_SLOT and slot in self._slots:
+            return self._slots[slot]
+        return random.choice(self.primaries())  # noqa: S311 (any will do)
+
+    def primaries(self) -> tuple[Address, ...]:
+        return tuple(dict.fromkeys(self._slots.values()))
+
+    def moved(self, slot: int, address: Address) -> None:
+        self._slots[slot] = address
+
+    async def learn(self) -> None:
+        for node in (*shuffled(self._nodes), *self._source.addresses):
+            try:
+                reply = await asked(self._source.connection(node), (b"CLUSTER", b"SLOTS"))
+            except (RedisError, OSError):
+                continue
+            if isinstance(reply, list) and reply:
+                self._take(reply, node)
+                return
+        msg = "no node of the cluster answers"
+        raise ServerUnreachableError(msg)
+
+    def _take(self, ranges: list[list[object]], told_by: Address) -> None:
+        slots: dict[int, Address] = {}
+        nodes: dict[Address, None] = {}
+        for first, last, *servers in ranges:
+            addresses = [
+                (server[0].decode() if server[0] else told_by[0], int(server[1]))
+                for server in servers
+                if isinstance(server, list)
+            ]
+            nodes.update(dict.fromkeys(addresses))
+            assert isinstance(first, int)
+            assert isinstance(last, int)
+            slots.update(dict.fromkeys(range(first, last + 1), addresses[0]))
+        self._slots = slots
+        self._nodes = tuple(nodes)
+
+    def connection(self, address: Address) -> AbstractConnection:
+        return self._source.connection(address)
+
+
+async def asked(connection: AbstractConnection, command: tuple[bytes, ...]) -> object:
+    """What a server answers on a connection of its own."""
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            await connection.send_packed_command(packed(command), check_health=False)
+            return await connection.read_response()
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+def shuffled(addresses: tuple[Address, ...]) -> list[Address]:
+    return random.sample(addresses, len(addresses))
