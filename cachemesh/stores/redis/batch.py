@@ -8,21 +8,12 @@ connection, the map of a cluster, an answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from redis.crc import key_slot
-from redis.exceptions import (
-    AskError,
-    BusyLoadingError,
-    ClusterDownError,
-    MasterDownError,
-    MovedError,
-    NoScriptError,
-    ReadOnlyError,
-    TryAgainError,
-)
 
 from cachemesh.stores.redis.errors import (
     ServerRefusedError,
@@ -34,6 +25,7 @@ from cachemesh.stores.redis.errors import (
 from cachemesh.stores.redis.fleet import fleet_of
 from cachemesh.stores.redis.lane import Lane
 from cachemesh.stores.redis.orders import NO_SLOT, Order, Reply
+from cachemesh.stores.redis.replies import ServerError
 from cachemesh.stores.redis.source import CLUSTER, Address, Source
 
 if TYPE_CHECKING:
@@ -47,6 +39,10 @@ PAUSE_S: Final = 0.02
 
 MGET_SIZE: Final = 500
 """Keys in one MGET: others get their turn in between."""
+
+
+PASSING: Final = frozenset({"LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN"})
+"""Errors of servers that are starting, moving slots or losing their primary."""
 
 
 class Batcher:
@@ -64,6 +60,10 @@ class Batcher:
         self._is_due = False
         self._learning: asyncio.Task[None] | None = None
         self._waiting: list[Order] = []
+        self._turns: deque[list[Order]] = deque()
+        """The orders that may not be over, by turn: all have the same time limit, so the first turn ends first."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # What is asked
 
@@ -137,7 +137,24 @@ class Batcher:
         return [Order((b"MGET", *part), 0, deadline, bundle.part(part, is_many=True)) for part in parts]
 
     def _limit(self, orders: list[Order]) -> None:
-        self._loop.call_at(max(order.deadline for order in orders), expire, orders)
+        turns = self._turns
+        while turns and all(order.is_over for order in turns[0]):
+            turns.popleft()
+        turns.append(orders)
+        if self._timer is None:
+            self._timer = self._loop.call_at(orders[-1].deadline, self._expire)
+
+    def _expire(self) -> None:
+        """The time of some orders is up."""
+        now = self._loop.time()
+        while self._turns and self._turns[0][-1].deadline <= now:
+            for order in self._turns.popleft():
+                if not order.is_over:
+                    wire = order.wire
+                    order.settle(ServerTooSlowError("no answer in time"))
+                    if wire is not None:
+                        wire.close()
+        self._timer = self._loop.call_at(self._turns[0][-1].deadline, self._expire) if self._turns else None
 
     # To the servers
 
@@ -185,30 +202,44 @@ class Batcher:
     # What they answer
 
     def _answered(self, lane: Lane, order: Order, reply: Reply) -> None:
-        if order.is_over or not isinstance(reply, BaseException):
+        if order.is_over or not isinstance(reply, (ServerError, BaseException)):
             order.settle(reply)
             return
         order.asks = None
         order.attempts += 1
-        if order.attempts > MOST_ATTEMPTS:
-            order.settle(refused(reply) if not isinstance(reply, OSError) else reply)
-        elif isinstance(reply, NoScriptError) and order.script is not None:
-            order.args = (b"EVAL", order.script.source, *order.args[2:])
-            self._send([order])
-        elif isinstance(reply, AskError):
-            order.asks = (reply.host or lane.address[0], reply.port)
-            self._send([order])
-        elif isinstance(reply, MovedError):
-            self._fleet.moved(order.slot, (reply.host or lane.address[0], reply.port))
-            self._send([order])
-        elif isinstance(reply, StaleConnectionError):
+        if isinstance(reply, StaleConnectionError) and order.attempts <= MOST_ATTEMPTS:
             self._send([order])
         elif isinstance(reply, ServerUnreachableError):
-            self._loop.create_task(self._seek(lane.address, order, reply))
-        elif isinstance(reply, (BusyLoadingError, ClusterDownError, MasterDownError, ReadOnlyError, TryAgainError)):
+            self._later(self._seek(lane.address, order, reply))
+        elif isinstance(reply, BaseException):
+            order.settle(reply)
+        elif order.attempts > MOST_ATTEMPTS or not self._redirected(lane, order, reply):
+            order.settle(refused(reply.code))
+
+    def _redirected(self, lane: Lane, order: Order, error: ServerError) -> bool:
+        """Whether `order` is made once more, elsewhere or later or otherwise."""
+        if error.code == "NOSCRIPT" and order.script is not None:
+            order.args = (b"EVAL", order.script.source, *order.args[2:])
+            self._send([order])
+        elif error.code in {"MOVED", "ASK"}:
+            address = address_in(error, lane.address)
+            if address is None:
+                return False
+            if error.code == "ASK":
+                order.asks = address
+            else:
+                self._fleet.moved(order.slot, address)
+            self._send([order])
+        elif error.code in PASSING:
             self._loop.call_later(PAUSE_S, self._learn, [order])
         else:
-            order.settle(reply if isinstance(reply, OSError) else refused(reply))
+            return False
+        return True
+
+    def _later(self, act: Coroutine[object, object, None]) -> None:
+        task = self._loop.create_task(act)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _seek(self, lost: Address, order: Order, failure: Reply) -> None:
         """The server at `lost` is not there. Perhaps another one has taken its place."""
@@ -236,6 +267,13 @@ class Batcher:
 
     async def aclose(self) -> None:
         """Let go of all connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._learning is not None:
+            self._learning.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         lanes, self._lanes = self._lanes, {}
         for lane in lanes.values():
             await lane.aclose()
@@ -307,13 +345,15 @@ def settles(future: asyncio.Future[Reply]) -> Callable[[Reply], None]:
     return settle
 
 
+def address_in(error: ServerError, told_by: Address) -> Address | None:
+    """Where a MOVED or ASK points to: "MOVED 3999 127.0.0.1:6381"; no host is that of who said so."""
+    words = error.text.split(" ")
+    host, colon, port = words[2].rpartition(":") if len(words) == 3 else ("", "", "")  # noqa: PLR2004 (as above)
+    if not colon or not port.isdigit():
+        return None
+    return host or told_by[0], int(port)
+
+
 def copy_of(failure: BaseException) -> BaseException:
     """An exception of its own for each who waits: a traceback belongs to one."""
     return type(failure)(*failure.args)
-
-
-def expire(orders: list[Order]) -> None:
-    """The time of `orders` is up."""
-    for order in orders:
-        if not order.is_over:
-            order.settle(ServerTooSlowError("no answer in time"))

@@ -21,16 +21,10 @@ class ServerRefusedError(RuntimeError):
     """The server answered with an error, of which this is the first word: the rest may quote."""
 
 
-CODE_LENGTH: Final = 24
+LONGEST_CODE: Final = 24
 
 
-def refused(error: BaseException) -> ServerRefusedError:
-    """`error` of a server, without what it quotes."""
-    word = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]
-    return ServerRefusedError(code_of(word, type(error).__name__))
-
-
-def code_of(word: object, otherwise: str) -> str:
-    """`word`, where it is an error code."""
-    text = str(word)
-    return text if text.isascii() and text.isupper() and text.isalpha() and len(text) <= CODE_LENGTH else otherwise
+def refused(code: str) -> ServerRefusedError:
+    """The error of a server, without what it quotes."""
+    is_code = code.isascii() and code.isalpha() and code.isupper() and len(code) <= LONGEST_CODE
+    return ServerRefusedError(code if is_code else "an error")

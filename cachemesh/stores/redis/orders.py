@@ -9,18 +9,23 @@ if TYPE_CHECKING:
 
     from cachemesh.stores.redis.scripts import Script
     from cachemesh.stores.redis.source import Address
+    from cachemesh.stores.redis.wire import Wire
 
 Reply: TypeAlias = object
-"""What a server answers: bytes, int, None, a list of them; or an exception where it refuses, or is not to be had."""
+"""What a server answers: bytes, int, None, a list of them, or a `ServerError`; an exception where it is not there."""
 
 NO_SLOT: Final = -1
 """The command may go to any server."""
 
 
 class Order:
-    """A command. `settle` is called once, with what came of it; it must not raise."""
+    """A command. `settled` is called once, with what came of it; it must not raise.
 
-    __slots__ = ("args", "asks", "attempts", "deadline", "is_over", "script", "settled", "slot")
+    `asks`: a server that is to be asked though it does not own the slot yet.
+    `skips`: replies that come before the one that counts.
+    """
+
+    __slots__ = ("args", "asks", "attempts", "deadline", "is_over", "script", "settled", "skips", "slot", "wire")
 
     def __init__(
         self,
@@ -38,6 +43,8 @@ class Order:
         self.attempts = 0
         self.asks: Address | None = None
         self.is_over = False
+        self.skips = 0
+        self.wire: Wire | None = None
 
     def settle(self, reply: Reply) -> None:
         if not self.is_over:
@@ -46,12 +53,10 @@ class Order:
 
     def packed(self) -> bytes:
         """The command as it is written to the server (RESP)."""
-        asking = b"" if self.asks is None else ASKING
-        return asking + packed(self.args)
-
-    @property
-    def replies(self) -> int:
-        return 1 if self.asks is None else 2
+        if self.asks is None:
+            return packed(self.args)
+        self.skips = 1
+        return ASKING + packed(self.args)
 
 
 def packed(args: tuple[bytes, ...]) -> bytes:
