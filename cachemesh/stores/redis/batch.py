@@ -59,7 +59,6 @@ class Batcher:
         self._orders: list[Order] = []
         self._is_due = False
         self._learning: asyncio.Task[None] | None = None
-        self._waiting: list[Order] = []
         self._turns: deque[list[Order]] = deque()
         """The orders that may not be over, by turn: all have the same time limit, so the first turn ends first."""
         self._timer: asyncio.TimerHandle | None = None
@@ -177,27 +176,25 @@ class Batcher:
 
     def _learn(self, orders: Sequence[Order]) -> None:
         """Ask who is there, and then make `orders`."""
-        self._waiting.extend(orders)
-        if self._learning is None:
-            self._learning = self._loop.create_task(self._learn_now())
+        self._later(self._send_learned(orders))
 
-    async def _learn_now(self) -> None:
-        failure: Reply = ServerUnreachableError("nobody knows where the servers are")
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._fleet.learn()
-        except TimeoutError:
-            failure = ServerTooSlowError("no answer in time")
-        except ServerUnreachableError as error:
-            failure = error
-        finally:
-            self._learning = None
-            orders, self._waiting = [order for order in self._waiting if not order.is_over], []
-            if self._fleet.is_known:
-                self._send(orders)
-            else:
-                for order in orders:
-                    order.settle(failure)
+    async def _send_learned(self, orders: Sequence[Order]) -> None:
+        failure = await self._learned()
+        orders = [order for order in orders if not order.is_over]
+        if self._fleet.is_known:
+            self._send(orders)
+            return
+        for order in orders:
+            order.settle(failure)
+
+    async def _learned(self) -> Reply:
+        """Ask who is there; several who want to know it at once ask once. None, or why nobody knows."""
+        if self._learning is None or self._learning.done():
+            self._learning = self._loop.create_task(self._fleet.learn())
+        await asyncio.wait({self._learning}, timeout=self._timeout_s)
+        if not self._learning.done():
+            return ServerTooSlowError("no answer in time")
+        return None if self._learning.cancelled() else self._learning.exception()
 
     # What they answer
 
@@ -243,13 +240,7 @@ class Batcher:
 
     async def _seek(self, lost: Address, order: Order, failure: Reply) -> None:
         """The server at `lost` is not there. Perhaps another one has taken its place."""
-        try:
-            async with asyncio.timeout_at(order.deadline):
-                await self._fleet.learn()
-        except (OSError, ServerUnreachableError):
-            order.settle(failure)
-            return
-        if self._fleet.address(order.slot) == lost:
+        if await self._learned() is not None or self._fleet.address(order.slot) == lost:
             order.settle(failure)
         else:
             self._send([order])

@@ -41,6 +41,9 @@ class Fleet(Protocol):
     async def learn(self) -> None:
         """Ask who is there. Raises where nobody answers."""
 
+    async def vouches_for(self, address: Address) -> bool:
+        """Whether those who know still count the server at `address` in. Raises where nobody knows."""
+
     def connection(self, address: Address) -> AbstractConnection:
         """A connection to `address`, not yet made."""
 
@@ -72,6 +75,9 @@ class OneServer:
 
     async def learn(self) -> None:
         """There is nothing to learn."""
+
+    async def vouches_for(self, address: Address) -> bool:
+        return address == self._address
 
     def connection(self, address: Address) -> AbstractConnection:
         return self._source.connection(address)
@@ -108,10 +114,24 @@ class Sentinels:
             except (RedisError, OSError):
                 continue
             if isinstance(reply, list) and len(reply) == 2:  # noqa: PLR2004 (host and port)
-                self._primary = (reply[0].decode(), int(reply[1]))
-                return
+                address = (reply[0].decode(), int(reply[1]))
+                if await self._is_primary(address):
+                    self._primary = address
+                    return
         msg = "no sentinel knows the primary"
         raise ServerUnreachableError(msg)
+
+    async def _is_primary(self, address: Address) -> bool:
+        """Whether it says so itself: a sentinel may not have heard of a failover yet."""
+        try:
+            role = await asked(self._source.connection(address), (b"ROLE",))
+        except (RedisError, OSError):
+            return False
+        return isinstance(role, list) and role[:1] == [b"master"]
+
+    async def vouches_for(self, address: Address) -> bool:
+        await self.learn()
+        return address == self._primary
 
     def connection(self, address: Address) -> AbstractConnection:
         return self._source.connection(address)
@@ -167,6 +187,10 @@ class Cluster:
             slots.update(dict.fromkeys(range(first, last + 1), addresses[0]))
         self._slots = slots
         self._nodes = tuple(nodes)
+
+    async def vouches_for(self, address: Address) -> bool:
+        reply = await asked(self._source.connection(address), (b"CLUSTER", b"INFO"))
+        return isinstance(reply, bytes) and b"cluster_state:ok" in reply
 
     def connection(self, address: Address) -> AbstractConnection:
         return self._source.connection(address)

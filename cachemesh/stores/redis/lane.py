@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from cachemesh.stores.redis.errors import ServerUnreachableError
-from cachemesh.stores.redis.wire import Wire, wired
+from cachemesh.stores.redis.wire import Wire, writer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,7 +76,7 @@ class Lane:
     async def _open(self) -> None:
         try:
             async with asyncio.timeout_at(max((order.deadline for order in self._queue), default=None)):
-                wire = await wired(self, self._connect())
+                wire = Wire(self, await writer_of(self._connect()))
         except TimeoutError:
             self._opened()  # Whose time was up has just been told so.
         except Exception as error:  # noqa: BLE001 (a provider of passwords may raise anything)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from hashlib import sha1
 from typing import Final
 
+from cachemesh.stores.redis.layout import COUNTER_SIZE, GENERATION_SIZE
+
 
 class Script:
     """A script, and the name under which a server knows it."""
@@ -20,6 +22,9 @@ class Script:
         self.digest = sha1(self.source, usedforsecurity=False).hexdigest().encode()
         self.keys = b"%d" % keys
 
+
+HEADER: Final = (b"%d" % (2 + COUNTER_SIZE), b"%d" % (1 + COUNTER_SIZE + GENERATION_SIZE))
+"""Where the generation stands in a header, as Lua counts."""
 
 _HISTORY: Final = """
 local function history()
@@ -214,9 +219,13 @@ return 1
 
 SWEEP: Final = Script(
     """
-if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end
+local from, to = tonumber(ARGV[1]), tonumber(ARGV[2])
+local header = redis.call('GETRANGE', KEYS[1], 0, to - 1)
+if string.sub(header, 1, from - 1) == 'E' .. ARGV[3] and tonumber(string.sub(header, from, to)) < tonumber(ARGV[4]) then
+  return redis.call('UNLINK', KEYS[1])
+end
 return 0
 """,
     1,
 )
-"""header -> 1, or 0: it has another one meanwhile."""
+"""where a generation stands, id, generation -> 1; 0: it is not older."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import secrets
 import weakref
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from msgspec import structs
@@ -18,11 +18,13 @@ from cachemesh.stores.marks import MOST_MARKS
 from cachemesh.stores.redis import scripts
 from cachemesh.stores.redis.batch import Batcher
 from cachemesh.stores.redis.browse import pages
+from cachemesh.stores.redis.bus import Bus
+from cachemesh.stores.redis.complaints import Complaints
+from cachemesh.stores.redis.doctor import examined, info_of, server_of
 from cachemesh.stores.redis.errors import ServerRefusedError
 from cachemesh.stores.redis.layout import (
     COUNTER_SIZE,
     ENTRY,
-    GENERATION_SIZE,
     HEADER_SIZE,
     NO_COUNTER,
     PLACEHOLDER,
@@ -34,20 +36,20 @@ from cachemesh.stores.redis.layout import (
     header_of,
     mark_name,
 )
-from cachemesh.stores.redis.messages import NODE_SIZE, packed
+from cachemesh.stores.redis.messages import packed
 from cachemesh.stores.redis.settings import Settings
 from cachemesh.stores.redis.source import source_of
+from cachemesh.stores.redis.sweep import Sweeper
 from cachemesh.stores.redis.view import View, Views, new_marks
+from cachemesh.stores.report import Finding, Level, StoreStats
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from cachemesh.core.scopes import Owner
     from cachemesh.stores.envelope import Cipher
     from cachemesh.stores.redis.orders import Reply
     from cachemesh.stores.redis.source import Client
-
-log: Final = logging.getLogger("cachemesh.stores.redis")
 
 MOST_REMEMBERED: Final = 10_000
 """Headers of what was read last: who claims what has been stored since need not fetch it."""
@@ -59,9 +61,6 @@ POLL_S: Final = (0.01, 0.05)
 """Between two looks at somebody else's lease."""
 
 EVERYTHING: Final = mark_name((None, None), is_soft=False)
-GENERATION_AT: Final = (b"%d" % (2 + COUNTER_SIZE), b"%d" % (1 + COUNTER_SIZE + GENERATION_SIZE))
-"""Where the generation stands in a header, as Lua counts."""
-
 UNKNOWN: Final = b"?"
 
 SHORTEST_S: Final = 60.0
@@ -109,7 +108,9 @@ class RedisStore:
         self._layout = Layout(namespace)
         self._views = Views()
         self._remembered: dict[bytes, bytes] = {}
-        self._node = secrets.token_bytes(NODE_SIZE)
+        self._complaints = Complaints()
+        self._bus = Bus(self._source, self._layout.channel, self._settings, self._complaints)
+        self._sweepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Sweeper] = weakref.WeakKeyDictionary()
         self._batchers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Batcher] = weakref.WeakKeyDictionary()
         self._pid = os.getpid()
 
@@ -150,6 +151,12 @@ class RedisStore:
 
     async def _all(self, owner: Owner | None) -> AsyncIterator[StoredEntry]:
         """The entries of `owner`, or all of them."""
+        async for entry, _ in self._records(owner):
+            if entry is not None:
+                yield entry
+
+    async def _records(self, owner: Owner | None) -> AsyncIterator[tuple[StoredEntry | None, bytes]]:
+        """What is there of `owner`, or of all, with the entry in it, if there is one."""
         batcher = self._batcher()
         async for names in pages(batcher, self._layout.pattern(owner)):
             found = await batcher.read(names)
@@ -157,8 +164,53 @@ class RedisStore:
             for name, record in zip(names, found.records, strict=True):
                 entry = None if view is None or record is None else self._judged(None, None, record, view)
                 # An entry that lies under another name than its own is not to be believed.
-                if entry is not None and name == self._layout.entry(entry.owner, entry.key):
-                    yield entry
+                is_right = entry is not None and name == self._layout.entry(entry.owner, entry.key)
+                if record is not None:
+                    yield entry if is_right else None, record
+
+    # Looking at it from outside
+
+    async def stats(self) -> StoreStats:
+        """How much it holds. `size_bytes` is that of the records, whoever may still read them."""
+        by_scope: Counter[str] = Counter()
+        failures = placeholders = size = 0
+        async for entry, record in self._records(None):
+            size += len(record)
+            placeholders += record[:1] == PLACEHOLDER
+            if entry is not None:
+                by_scope[entry.owner[0].value] += 1
+                failures += entry.is_failure
+        batcher = self._batcher()
+        addresses = await batcher.primaries()
+        infos = [await info_of(batcher, address) for address in addresses]
+        kind, version = server_of(infos[0])
+        return StoreStats(
+            by_scope.total(),
+            failures,
+            placeholders,
+            size,
+            dict(by_scope),
+            {
+                "server": f"{kind} {version}",
+                "mode": self._source.kind,
+                "servers": len(addresses),
+                "server_memory_bytes": sum(int(info.get("used_memory", 0)) for info in infos),
+                "marks": len(self._views.present.marks),
+                "connections": batcher.connections,
+            },
+        )
+
+    async def doctor(self) -> Sequence[Finding]:
+        """What is well with it, and what is not."""
+        findings = await examined(self._batcher(), self._settings.timeout)
+        if self._bus.is_subscribed:
+            findings.append(Finding(Level.OK, "news", "We hear what other processes do."))
+        elif self._bus.has_listeners:
+            text = "We do not hear what other processes do; nothing in memory is believed for long."
+            findings.append(Finding(Level.WARNING, "news", text))
+        else:
+            findings.append(Finding(Level.NOTE, "news", "Nobody here wants to hear what other processes do."))
+        return findings
 
     def _entry(
         self, owner: Owner, key: str, name: bytes, record: bytes | None, view: View | None
@@ -224,9 +276,9 @@ class RedisStore:
             self._record(entry, counter, int(generation)),
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
-            *GENERATION_AT,
+            *scripts.HEADER,
             self._layout.channel,
-            packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._node),
+            packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
 
     async def delete(self, owner: Owner, key: str) -> None:
@@ -239,24 +291,33 @@ class RedisStore:
                 scripts.DELETE,
                 (name, self._layout.lease(name)),
                 self._layout.channel,
-                packed(News(NewsKind.CHANGED, owner, key), self._node),
+                packed(News(NewsKind.CHANGED, owner, key), self._bus.node),
             ),
         )
 
     async def clear_partition(self, owner: Owner) -> None:
         """Forget all of one owner."""
-        await self._mark(owner, None, None, News(NewsKind.CLEARED, owner))
+        await self._clear(owner)
 
     async def clear(self) -> None:
         """Forget everything."""
-        await self._mark(None, None, None, News(NewsKind.CLEARED))
+        await self._clear(None)
+
+    async def _clear(self, owner: Owner | None) -> None:
+        counter, generation = await self._mark(owner, None, None, News(NewsKind.CLEARED, owner))
+        sweeper = self._sweepers.get(asyncio.get_running_loop())
+        if sweeper is not None:
+            sweeper.sweep(self._layout.pattern(owner), counter, generation)
 
     async def mark_tag(self, owner: Owner | None, tag: str, stale_at: float | None) -> None:
         """What bears `tag`, of `owner` or (None) of all, is gone; or stale from `stale_at` on (since the epoch)."""
         await self._mark(owner, tag, stale_at, News(NewsKind.MARKED, owner, None, tag, stale_at))
 
-    async def _mark(self, owner: Owner | None, tag: str | None, stale_at: float | None, news: News) -> None:
-        await self._batcher().run(
+    async def _mark(
+        self, owner: Owner | None, tag: str | None, stale_at: float | None, news: News
+    ) -> tuple[bytes, int]:
+        """The counter, and the generation that begins with the mark."""
+        reply = await self._batcher().run(
             scripts.MARK,
             self._layout.counter,
             fresh_id(),
@@ -265,8 +326,10 @@ class RedisStore:
             EVERYTHING,
             b"%d" % MOST_MARKS,
             self._layout.channel,
-            packed(news, self._node),
+            packed(news, self._bus.node),
         )
+        counter, generation = bytes_of(reply, at_least=2)
+        return counter, int(generation)
 
     def _record(self, entry: StoredEntry, counter: bytes, generation: int) -> bytes:
         header = Header(ENTRY, counter, generation, fresh_stamp())
@@ -339,7 +402,7 @@ class RedisStore:
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             self._layout.channel,
-            packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._node),
+            packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
         return reply == 1
 
@@ -349,6 +412,15 @@ class RedisStore:
         name = self._layout.entry(claim.owner, claim.key)
         await self._batcher().run(scripts.RELEASE, (name, self._layout.lease(name)), claim.token, seen)
 
+    # What others do
+
+    def listen(self, hear: Callable[[News], None], /) -> Callable[[], None]:
+        """Call `hear` for all that other processes do from now on, from a thread of the store's. The answer ends it.
+
+        A bound method is held weakly.
+        """
+        return self._bus.listen(hear)
+
     # Coming and going
 
     async def flush(self) -> None:
@@ -356,9 +428,13 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Let go of connections. Used again, it opens anew."""
-        batcher = self._batchers.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        sweeper, batcher = self._sweepers.pop(loop, None), self._batchers.pop(loop, None)
+        if sweeper is not None:
+            sweeper.close()
         if batcher is not None:
             await batcher.aclose()
+        await self._bus.aclose()
 
     def _batcher(self) -> Batcher:
         """That of the running event loop."""
@@ -368,16 +444,18 @@ class RedisStore:
         batcher = self._batchers.get(loop)
         if batcher is None:
             batcher = self._batchers[loop] = Batcher(self._source, self._layout.head, self._settings.timeout)
+            self._sweepers[loop] = Sweeper(batcher, self._complaints)
+            self._bus.resume()
         return batcher
 
     def _forked(self) -> None:
         """We are a child: the connections are the parent's."""
         self._batchers = weakref.WeakKeyDictionary()
-        self._node = secrets.token_bytes(NODE_SIZE)
+        self._views = Views()
         self._pid = os.getpid()
 
     def _damaged(self, why: str) -> None:
-        log.warning("an entry of the store is not to be believed: %s", why)
+        self._complaints.log("an entry of the store is not to be believed: %s", why)
 
 
 def fence_of(claim: Claim) -> tuple[bytes, bytes, bytes]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from cachemesh.stores.marks import Marks, Place
+from cachemesh.stores.marks import MOST_MARKS, Marks, Place
 from cachemesh.stores.redis.layout import NO_COUNTER, Glance, mark_of_name
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class Views:
             known = view.marks if view.counter == counter else Marks()
             for mark in marks:
                 known.add(mark.place, mark.generation, mark.stale_at)
+            if len(known) > 2 * MOST_MARKS:
+                # The server has put the oldest together meanwhile: learn them anew.
+                counter, last_mark, known = NO_COUNTER, 0, Marks()
             if view.counter == counter:
                 last_mark = max(last_mark, view.last_mark)
             self.present = View(counter, last_mark, known)
@@ -59,5 +62,6 @@ def new_marks(told: Sequence[bytes]) -> list[NewMark]:
     marks: list[NewMark] = []
     for name, generation, stale_at in zip(told[::3], told[1::3], told[2::3], strict=True):
         place, is_soft = mark_of_name(name)
-        marks.append(NewMark(place, int(generation), float(stale_at) if is_soft else None))
+        # A soft one whose instant the server has evicted counts as a hard one.
+        marks.append(NewMark(place, int(generation), float(stale_at) if is_soft and stale_at else None))
     return marks

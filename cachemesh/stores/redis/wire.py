@@ -84,14 +84,14 @@ class Wire(asyncio.Protocol):
         self._transport.abort()
 
 
-async def wired(lane: Lane, connection: AbstractConnection) -> Wire:
-    """`connection`, made and taken over."""
+async def writer_of(connection: AbstractConnection) -> asyncio.StreamWriter:
+    """`connection`, made and taken over: from now on its transport is the caller's to close."""
     try:
         await connection.connect()  # type: ignore[no-untyped-call]
         writer = connection._writer  # noqa: SLF001 (there is no other way to the transport)
         assert writer is not None
         connection._writer = None  # noqa: SLF001 (it is ours now)
-        return Wire(lane, writer)
     except BaseException:
         await connection.disconnect(nowait=True)
         raise
+    return writer
