@@ -68,7 +68,9 @@ class Server:
 
     def client(self, **settings: Any) -> redis.Redis:
         """A plain client of redis-py, to look behind the store's back."""
-        return redis.Redis(host=self.host, port=self.port, **settings)
+        return redis.Redis(
+            host=self.host, port=self.port, **{"password": self._settings.get("requirepass"), **settings}
+        )
 
     def start(self) -> Self:
         """Start it (again), and wait until it answers."""
@@ -84,7 +86,11 @@ class Server:
                 cwd=self.folder,
                 preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 (it only makes a system call)
             )
-        until(self._answers, "the server starts")
+        try:
+            until(self._answers, "the server starts")
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def _answers(self) -> bool:

@@ -58,6 +58,7 @@ class Batcher:
         self._reads: list[tuple[Sequence[bytes], asyncio.Future[Found]]] = []
         self._orders: list[Order] = []
         self._is_due = False
+        self._is_closed = False
         self._learning: asyncio.Task[None] | None = None
         self._turns: deque[list[Order]] = deque()
         """The orders that may not be over, by turn: all have the same time limit, so the first turn ends first."""
@@ -83,6 +84,9 @@ class Batcher:
 
     async def ask_at(self, address: Address, *args: bytes) -> Reply:
         """What the server at `address` answers to a command that names no key."""
+        if self._is_closed:
+            msg = "the store was closed"
+            raise ServerUnreachableError(msg)
         future: asyncio.Future[Reply] = self._loop.create_future()
         order = Order(args, NO_SLOT, self._deadline(), settles(future))
         self._limit([order])
@@ -158,6 +162,10 @@ class Batcher:
     # To the servers
 
     def _send(self, orders: Sequence[Order]) -> None:
+        if self._is_closed:
+            for order in orders:
+                order.settle(ServerUnreachableError("the store was closed"))
+            return
         if not self._fleet.is_known:
             self._learn(orders)
             return
@@ -257,7 +265,8 @@ class Batcher:
         return sum(lane.connections for lane in self._lanes.values())
 
     async def aclose(self) -> None:
-        """Let go of all connections."""
+        """Let go of all connections. What is under way fails."""
+        self._is_closed = True
         for task in list(self._tasks):
             task.cancel()
         if self._learning is not None:

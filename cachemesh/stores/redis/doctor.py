@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from cachemesh.stores.redis.batch import Batcher
     from cachemesh.stores.redis.source import Address
 
-OLDEST_VERSION: Final = (6, 2)
-"""ZADD GT in scripts."""
+OLDEST_VERSION: Final = (7, 0)
+OLDEST: Final = "7.0"
+"""Scripts that a full server runs."""
 
 
 async def info_of(batcher: Batcher, address: Address) -> dict[str, str]:
@@ -60,7 +61,11 @@ def about_version(name: str, info: dict[str, str]) -> Finding:
     mode = info.get("server_mode") or info.get("redis_mode", "?")
     numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if numbers < OLDEST_VERSION:
-        return Finding(Level.ERROR, name, f"{kind} {version} ({mode}) is too old: {OLDEST_VERSION[0]}.2 is needed.")
+        return Finding(
+            Level.ERROR,
+            name,
+            f"{kind} {version} ({mode}) is too old: {OLDEST} is needed.",
+        )
     return Finding(Level.OK, name, f"{kind} {version} ({mode}).")
 
 

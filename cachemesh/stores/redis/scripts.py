@@ -36,7 +36,9 @@ end
 """
 
 _COUNTER: Final = (
-    _HISTORY
+    # A server that is full must still take orders to remove.
+    "#!lua flags=allow-oom\n"
+    + _HISTORY
     + """
 local head, meta, marks, soft = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local function digits(number) return string.format('%016.0f', number) end
@@ -168,9 +170,11 @@ local header = redis.call('GETRANGE', entry, 0, size - 1)
 if header == string.sub(record, 1, size) then return 1 end
 local held = token ~= '' and redis.call('GET', lease) == token
 local fits = header ~= '' and (held or header == seen) and history() == known
+-- Before the lease goes: a full server lets a script finish that has written already.
+local kept = fits and redis.pcall('SET', entry, record, 'PX', ms)
 if held then redis.call('DEL', lease) end
-if not fits then return 0 end
-redis.call('SET', entry, record, 'PX', ms)
+if not kept then return 0 end
+if kept.err then return kept end
 redis.call('PUBLISH', ARGV[7], ARGV[8])
 return 1
 """,
@@ -196,10 +200,10 @@ PUT: Final = Script(
 local entry, lease = KEYS[1], KEYS[2]
 local record, size, ms, from, to = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local header = redis.call('GETRANGE', entry, 0, size - 1)
-redis.call('DEL', lease)
 if string.sub(header, 1, from - 1) == string.sub(record, 1, from - 1)
   and tonumber(string.sub(header, from, to)) > tonumber(string.sub(record, from, to)) then return 0 end
 redis.call('SET', entry, record, 'PX', ms)
+redis.call('DEL', lease)
 redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 1
 """,

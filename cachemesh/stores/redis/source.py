@@ -119,8 +119,8 @@ def _of_url(url: str) -> Source:
     path = parts.path
     service = ""
     if kind == SENTINEL:
-        _, service, *rest = f"{path}/".split("/")
-        path = f"/{rest[0]}"
+        _, service, database, *_ = f"{path}//".split("/")
+        path = f"/{database}"
         if not service:
             msg = "no name of a service"
             raise ValueError(msg)
