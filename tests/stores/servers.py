@@ -177,11 +177,13 @@ class Replicated:
         return next(server for server in self.servers if server.port == int(port))
 
     def failover(self) -> None:
-        """Have another one promoted, while all live."""
+        """Have another one promoted, while all live; until the first one follows it."""
         before = self.primary()
         with self.sentinels[0].client() as client:
             client.sentinel_failover(self.service)
         until(lambda: self.primary() is not before, "another primary")
+        with before.client() as client:
+            until(lambda: bool(client.info("replication")["role"] == "slave"), "the former one follows")
 
     def _is_whole(self) -> bool:
         for server in self.servers[1:]:

@@ -179,7 +179,9 @@ class Batcher:
     def _lane(self, address: Address) -> Lane:
         lane = self._lanes.get(address)
         if lane is None:
-            lane = self._lanes[address] = Lane(address, lambda: self._fleet.connection(address), self._answered)
+            lane = self._lanes[address] = Lane(
+                address, lambda: self._fleet.connection(address), self._answered, self._fleet.lost
+            )
         return lane
 
     def _learn(self, orders: Sequence[Order]) -> None:

@@ -38,6 +38,9 @@ class Fleet(Protocol):
     def moved(self, slot: int, address: Address) -> None:
         """A server said that `slot` is at `address` now."""
 
+    def lost(self, address: Address) -> None:
+        """A connection to `address` broke."""
+
     async def learn(self) -> None:
         """Ask who is there. Raises where nobody answers."""
 
@@ -73,6 +76,9 @@ class OneServer:
     def moved(self, slot: int, address: Address) -> None:
         """It does not say so: it is in no cluster."""
 
+    def lost(self, address: Address) -> None:
+        """It stays where it is."""
+
     async def learn(self) -> None:
         """There is nothing to learn."""
 
@@ -103,6 +109,11 @@ class Sentinels:
 
     def moved(self, slot: int, address: Address) -> None:
         """It does not say so: it is in no cluster."""
+
+    def lost(self, address: Address) -> None:
+        # A primary that has to step down loses its clients; made anew, a connection to it would read what is old.
+        if address == self._primary:
+            self._primary = None
 
     async def learn(self) -> None:
         for sentinel in shuffled(self._source.addresses):
@@ -159,6 +170,9 @@ class Cluster:
 
     def moved(self, slot: int, address: Address) -> None:
         self._slots[slot] = address
+
+    def lost(self, address: Address) -> None:
+        """A node that is no primary any more says so to each command."""
 
     async def learn(self) -> None:
         for node in (*shuffled(self._nodes), *self._source.addresses):

@@ -33,10 +33,12 @@ class Lane:
         address: Address,
         connect: Callable[[], AbstractConnection],
         on_answer: Callable[[Lane, Order, Reply], None],
+        on_lost: Callable[[Address], None],
     ) -> None:
         self.address = address
         self._connect = connect
         self._on_answer = on_answer
+        self._on_lost = on_lost
         self._queue: list[Order] = []
         self._idle: list[Wire] = []
         self._busy: set[Wire] = set()
@@ -109,6 +111,7 @@ class Lane:
             self._pump()
 
     def lost(self, wire: Wire) -> None:
+        self._on_lost(self.address)
         self._busy.discard(wire)
         if wire in self._idle:
             self._idle.remove(wire)
