@@ -185,6 +185,17 @@ class Replicated:
         with before.client() as client:
             until(lambda: bool(client.info("replication")["role"] == "slave"), "the former one follows")
 
+    def catch_up(self) -> None:
+        """Wait until the replicas have all that the primary has."""
+
+        def have_all() -> bool:
+            with self.primary().client() as client:
+                info = client.info("replication")
+            replicas = [info[f"slave{number}"] for number in range(info["connected_slaves"])]
+            return all(each["offset"] == info["master_repl_offset"] for each in replicas)
+
+        until(have_all, "the replicas have caught up")
+
     def _is_whole(self) -> bool:
         for server in self.servers[1:]:
             with server.client() as client:
