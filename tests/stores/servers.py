@@ -185,6 +185,27 @@ class Replicated:
         with before.client() as client:
             until(lambda: bool(client.info("replication")["role"] == "slave"), "the former one follows")
 
+    def come_together(self) -> None:
+        """Wait until all that run follow the primary, and it knows them."""
+
+        def all_follow() -> bool:
+            primary = self.primary()
+            if not primary.is_running:
+                return False
+            for server in self.servers:
+                with server.client() as client:
+                    info = client.info("replication")
+                if server is primary:
+                    if info["role"] != "master" or info["connected_slaves"] != len(self.servers) - 1:
+                        return False
+                elif info["role"] != "slave" or info["master_link_status"] != "up":
+                    return False
+            with self.sentinels[0].client() as client:
+                seen = client.sentinel_master(self.service)
+            return bool(seen["num-slaves"] >= len(self.servers) - 1 and seen["flags"] == "master")
+
+        until(all_follow, "all follow the primary", seconds=60.0)
+
     def catch_up(self) -> None:
         """Wait until the replicas have all that the primary has."""
 
@@ -243,7 +264,9 @@ class Cluster:
 
     def owner_of(self, key: bytes) -> Server:
         """The primary of `key`."""
-        slot = key_slot(key)
+        return self._owner_of_slot(key_slot(key))
+
+    def _owner_of_slot(self, slot: int) -> Server:
         for server in self.servers:
             if server.is_running:
                 with server.client() as client:
@@ -276,6 +299,23 @@ class Cluster:
                 if info["role"] == "slave" and info["master_link_status"] != "up":
                     return False
         return True
+
+    def move(self, slot: int) -> None:
+        """Move `slot` with all that is in it to another primary, as `valkey-cli --cluster reshard` does."""
+        nodes = {server: self._id(server) for server in self.servers[: self._primaries]}
+        here = self._owner_of_slot(slot)
+        there = next(server for server in nodes if server is not here)
+        with here.client() as source, there.client() as target:
+            target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", nodes[here])
+            source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", nodes[there])
+            while names := source.execute_command("CLUSTER GETKEYSINSLOT", slot, 10):
+                source.migrate(there.host, there.port, names, 0, 1_000)
+            for client in (target, source):
+                client.execute_command("CLUSTER SETSLOT", slot, "NODE", nodes[there])
+
+    def _id(self, server: Server) -> str:
+        with server.client() as client:
+            return str(client.execute_command("CLUSTER MYID").decode())
 
     def _tie(self) -> None:
         first, *others = self.servers
