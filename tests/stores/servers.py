@@ -186,7 +186,7 @@ class Replicated:
             until(lambda: bool(client.info("replication")["role"] == "slave"), "the former one follows")
 
     def come_together(self) -> None:
-        """Wait until all that run follow the primary, and it knows them."""
+        """Have all that run follow the primary, sooner than the sentinels would see to it."""
 
         def all_follow() -> bool:
             primary = self.primary()
@@ -195,6 +195,9 @@ class Replicated:
             for server in self.servers:
                 with server.client() as client:
                     info = client.info("replication")
+                    if server is not primary and info.get("master_port") != primary.port:
+                        client.replicaof(primary.host, primary.port)
+                        return False
                 if server is primary:
                     if info["role"] != "master" or info["connected_slaves"] != len(self.servers) - 1:
                         return False

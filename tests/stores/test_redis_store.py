@@ -476,6 +476,55 @@ def test_se4_hostile_owners_see_and_clear_their_own_keys_only(server: Server) ->
     run(server.url, act)
 
 
+def test_se4_a_hundred_thousand_fuzzed_places_touch_nothing_that_is_not_theirs(server: Server) -> None:
+    rng = random.Random(4)
+    pieces = [
+        "*",
+        "?",
+        "[",
+        "]",
+        "\\",
+        "{",
+        "}",
+        ":",
+        "\r\n",
+        "\0",
+        " ",
+        "'",
+        '"',
+        "cm1",
+        "victim",
+        "e:",
+        "\ud800",
+        "é",
+        "1",
+        "$0",
+    ]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(6))) for _ in range(100_000)]
+
+    async def act(store: RedisStore) -> None:
+        with server.client() as client:
+            foreign = {f"victim{number}".encode(): b"%d" % number for number in range(100)}
+            client.mset(foreign)
+            other = RedisStore(server.url, namespace="victim")
+            await other.write(entry("victim", owner=(CacheScope.USER, "victim")))
+            before = {name: client.dump(name) for name in client.keys(b"*")}
+            places: list[tuple[Owner, str]] = [((CacheScope.USER, rng.choice(texts)), text) for text in texts]
+            for at in range(0, len(places), 5_000):
+                assert await store.read_many(places[at : at + 5_000]) == [None] * 5_000
+            some = places[:3_000]
+            await asyncio.gather(*(store.write(entry(key, owner=owner)) for owner, key in some))
+            await asyncio.gather(*(store.delete(owner, key) for owner, key in places[2_000:5_000]))
+            for owner, _ in places[:50]:
+                await store.keys(owner)
+            ours = {name for name in client.keys(b"*") if name not in before}
+            assert all(name.startswith((b"cm1:9:cachemesh:", b"cm1:{9:cachemesh}:")) for name in ours)
+            assert {name: client.dump(name) for name in before} == before
+            await other.aclose()
+
+    run(server.url, act, timeout=10.0)
+
+
 def test_namespaces_do_not_touch(server: Server) -> None:
     async def act(store: RedisStore) -> None:
         others = [RedisStore(server.url, namespace=name) for name in ("*", "a", "cachemesh:e", "{cachemesh}")]

@@ -70,7 +70,7 @@ def part(name: bytes) -> bytes:
     """A part of a key: it bears its length, so that no two names run into each other, and has no braces.
 
     >>> part(b"user:1"), part(b"{}")
-    (b'6:user:1', b'#dArP4hl6xIuyxYjkL4l_8Q')
+    (b'6:user:1', b'#Kvubg_kxTl0Cl2YZf1OXkg')
     """
     if len(name) > LONGEST_PART or b"{" in name or b"}" in name:
         return b"#" + base64.urlsafe_b64encode(short(name)).rstrip(b"=")

@@ -20,8 +20,8 @@ from redis.asyncio.connection import (
 
 Address: TypeAlias = tuple[str, int]
 
-Client: TypeAlias = redis.Redis | aio.Redis | redis.RedisCluster | aio.RedisCluster | redis.Sentinel | aio.Sentinel
-"""What settings are taken from. It is not used itself: its connections belong to whoever made it."""
+Client: TypeAlias = redis.Redis | aio.Redis | redis.RedisCluster | aio.RedisCluster
+"""What settings are taken from; `Sentinel.master_for` makes one too. It is not used itself: it is its maker's."""
 
 SINGLE: Final = "single"
 CLUSTER: Final = "cluster"
