@@ -145,7 +145,7 @@ class Claim(Struct, frozen=True):
 
     `found`: somebody else has fetched it meanwhile; then there is nothing to
     fetch. `generation`: what the answer will be of. `token`: of the lease, where
-    one was granted.
+    one was granted. `fence`: whatever else the store wants to see again.
     """
 
     owner: Owner
@@ -153,6 +153,7 @@ class Claim(Struct, frozen=True):
     generation: int
     token: bytes = b""
     found: StoredEntry | None = None
+    fence: bytes = b""
 
 
 @runtime_checkable
