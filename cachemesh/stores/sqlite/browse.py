@@ -6,12 +6,12 @@ import sqlite3
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened
 from cachemesh.stores.report import StoreStats
 from cachemesh.stores.sqlite import lease
-from cachemesh.stores.sqlite.errors import FAILURES
+from cachemesh.stores.sqlite.errors import FAILURES, ClosedError
 from cachemesh.stores.sqlite.file import SUFFIXES, pragma
 from cachemesh.stores.sqlite.queue import applied
+from cachemesh.stores.sqlite.records import some_record_of
 from cachemesh.stores.sqlite.schema import meta_of
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def _reading(engine: Engine, look: Callable[[Database, sqlite3.Connection], Any]
             return look(database, connection)
         finally:
             database.give_back(connection)
+    except ClosedError:
+        return _reading(engine, look)
     except (*FAILURES, TypeError) as error:
         engine.failed(error, database)
         return None
@@ -138,11 +140,8 @@ def _entries(engine: Engine, rows: Sequence[Any]) -> Iterator[StoredEntry]:
     """Those that are whole, and that neither marks nor doubts speak against."""
     database = engine.database
     for _, generation, envelope in rows:
-        try:
-            found = opened(envelope, engine.settings.namespace, engine.cipher)
-        except DamagedEnvelopeError:
-            continue
-        if found.generation != generation or database is None:
+        found = some_record_of(envelope, generation, engine.namespace, engine.cipher)
+        if found is None or database is None:
             continue
         entry = database.view.applied(found)
         order, marks = engine.queue.pending((found.owner, found.key))

@@ -8,15 +8,17 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from cachemesh.shell.ports import Change
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened_for
+from cachemesh.stores.envelope import DamagedEnvelopeError
 from cachemesh.stores.sqlite.complaints import Complaints
 from cachemesh.stores.sqlite.errors import (
     FAILURES,
+    ClosedError,
     DamagedFileError,
     SqliteStoreError,
     UnavailableError,
@@ -26,18 +28,20 @@ from cachemesh.stores.sqlite.errors import (
 from cachemesh.stores.sqlite.file import MOST_WAL_BYTES, DataFile
 from cachemesh.stores.sqlite.places import Places
 from cachemesh.stores.sqlite.queue import Order, Queue, applied
-from cachemesh.stores.sqlite.schema import FENCE, READ
+from cachemesh.stores.sqlite.records import record_of
+from cachemesh.stores.sqlite.schema import AT_ONCE, FENCE, LAST_MARK, READ, READ_MANY
 from cachemesh.stores.sqlite.transaction import Transaction
 from cachemesh.stores.sqlite.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from cachemesh.core.scopes import Owner
     from cachemesh.shell.ports import StoredEntry
     from cachemesh.stores.envelope import Cipher
     from cachemesh.stores.sqlite.file import Connect, Database
     from cachemesh.stores.sqlite.lease import Claiming
+    from cachemesh.stores.sqlite.places import PlaceNumber
     from cachemesh.stores.sqlite.queue import Answer
     from cachemesh.stores.sqlite.settings import Settings
 
@@ -45,7 +49,8 @@ CHECK_S: Final = 1.0
 """So often we look whether the file is still where it was, and try again to open one that cannot be opened."""
 
 IO_WAIT_S: Final = 1.0
-MOST_SEEN: Final = 10_000
+FEW: Final = 4
+"""So many places are read one by one."""
 
 
 class Engine:
@@ -53,6 +58,7 @@ class Engine:
 
     def __init__(self, settings: Settings, cipher: Cipher | None, clock: Callable[[], float], connect: Connect) -> None:
         self.settings = settings
+        self.namespace = settings.namespace
         self.cipher = cipher
         self.clock = clock
         self.places = Places(settings.namespace)
@@ -143,7 +149,9 @@ class Engine:
                 database.view.load(connection)
             finally:
                 database.give_back(connection)
-        except FAILURES as error:
+        except ClosedError:
+            return self._of_commit(order, owner, key)
+        except (*FAILURES, TypeError) as error:
             self.failed(error, database)
             return None
         if latest is not None and latest > claim.generation:
@@ -152,8 +160,6 @@ class Engine:
         return database.view.applied(dated)
 
     def _read_disk(self, owner: Owner, key: str) -> StoredEntry | None:
-        if os.getpid() != self.pid:
-            self.forked(is_clean=False)
         database = self.database
         if database is None or time.monotonic() >= self._check_at:
             database = self.opened()
@@ -167,25 +173,97 @@ class Engine:
                     database.view.load(connection)
             finally:
                 database.give_back(connection)
-            seen = database.seen
             if row is None:
-                seen[owner, key] = 0
+                database.saw((owner, key), 0)
                 return None
-            envelope, generation, n, _ = row
-            seen[owner, key] = n
-            if len(seen) > MOST_SEEN:
-                database.seen = {}
-            entry = opened_for(envelope, self.settings.namespace, owner, key, self.cipher)
-        except DamagedEnvelopeError as error:
-            self._mend_record(owner, key, error)
-            return None
+            return self._entry(database, owner, key, row)
+        except ClosedError:
+            return self._read_disk(owner, key)
         except (*FAILURES, TypeError) as error:
             self.failed(error, database)
             return None
-        if entry.generation != generation:
-            self._mend_record(owner, key, DamagedEnvelopeError("of another generation"))
+
+    def _entry(self, database: Database, owner: Owner, key: str, row: Sequence[Any]) -> StoredEntry | None:
+        """The entry in the row (envelope, generation, n), as the marks leave it."""
+        envelope, generation, n = row[:3]
+        database.saw((owner, key), n)
+        try:
+            entry = record_of(envelope, generation, self.namespace, owner, key, self.cipher)
+        except DamagedEnvelopeError as error:
+            self._mend_record(owner, key, error)
             return None
-        return database.view.marks.applied(entry)
+        marks = database.view.marks
+        return marks.applied(entry) if len(marks) else entry
+
+    def read_turn(self, questions: Sequence[Any]) -> list[Any]:
+        """The answers to what was asked in one turn of an event loop: one place each, or a list of them."""
+        places: list[tuple[Owner, str]] = []
+        for question in questions:
+            if type(question) is list:
+                places += question
+            else:
+                places.append(question)
+        found = self.read_many(places)
+        if len(found) == len(questions) and not any(type(question) is list for question in questions):
+            return found
+        entries = iter(found)
+        return [
+            list(islice(entries, len(question))) if type(question) is list else next(entries) for question in questions
+        ]
+
+    def read_many(self, places: Sequence[tuple[Owner, str]]) -> list[StoredEntry | None]:
+        """What `read` answers to each of `places`. What is on the disk is read in one transaction."""
+        queue = self.queue
+        if len(places) < FEW or queue.marks is not None:
+            return [self.read(owner, key) for owner, key in places]
+        overlay = queue.overlay
+        if not overlay:
+            return self._read_many_disk(places)
+        # What is not in the overlay now is on the disk, if it is anywhere.
+        is_pending = [place in overlay for place in places]
+        on_disk = iter(
+            self._read_many_disk([place for place, pends in zip(places, is_pending, strict=True) if not pends])
+        )
+        return [self.read(*place) if pends else next(on_disk) for place, pends in zip(places, is_pending, strict=True)]
+
+    def _read_many_disk(self, places: Sequence[tuple[Owner, str]]) -> list[StoredEntry | None]:
+        database = self.opened()
+        if database is None:
+            return [None] * len(places)
+        numbers = [self.places.number(owner, key) for owner, key in places]
+        found: dict[PlaceNumber, Sequence[Any]] = {}
+        try:
+            connection = database.lend()
+            try:
+                connection.execute("BEGIN")
+                try:
+                    for first in range(0, len(numbers), AT_ONCE):
+                        asked: list[int | None] = list(chain.from_iterable(numbers[first : first + AT_ONCE]))
+                        asked += [None] * (2 * AT_ONCE - len(asked))
+                        for row in connection.execute(READ_MANY, asked):
+                            found[row[3:]] = row
+                    (last_mark,) = connection.execute(LAST_MARK).fetchone()
+                finally:
+                    connection.execute("COMMIT")
+                if last_mark > database.view.known:
+                    database.view.load(connection)
+            finally:
+                database.give_back(connection)
+            entries: list[StoredEntry | None] = []
+            for (owner, key), number in zip(places, numbers, strict=True):
+                row = found.get(number)
+                if row is None:
+                    database.saw((owner, key), 0)
+                    entries.append(None)
+                else:
+                    entries.append(self._entry(database, owner, key, row))
+        except ClosedError:
+            return self._read_many_disk(places)
+        except (*FAILURES, TypeError) as error:
+            self.failed(error, database)
+            return [None] * len(places)
+        else:
+            return entries
 
     def seen(self, owner: Owner, key: str) -> int | None:
         """`n` of what was read last under (owner, key): 0 where nothing was, None where that is not known."""
@@ -201,21 +279,24 @@ class Engine:
 
     def opened(self) -> Database | None:
         """The open file; None where it cannot be had now. At most once a second it is looked for where it was."""
+        if os.getpid() != self.pid:
+            self.forked(is_clean=False)
         now = time.monotonic()
         database = self.database
-        if database is not None:
-            if now < self._check_at:
-                return database
-            self._check_at = now + CHECK_S
-            if database.is_in_place():
-                return database
-        elif now < self._retry_at:
-            return None
+        if database is None:
+            return self._opened_anew(None) if now >= self._retry_at else None
+        if now < self._check_at:
+            return database
+        self._check_at = now + CHECK_S
+        return database if database.is_in_place() else self._opened_anew(database)
+
+    def _opened_anew(self, before: Database | None) -> Database | None:
+        """In the place of `before`, unless another thread is faster."""
         if not self.io.acquire(timeout=IO_WAIT_S):
             return None
         try:
-            if self.database is database:
-                if database is not None:
+            if self.database is before:
+                if before is not None:
                     self.complaints.tell(UnavailableError("the file is not where it was any more; it is opened anew"))
                     self.close()
                 self._open()
@@ -237,11 +318,15 @@ class Engine:
         self.database = self.file.open(self.complaints.tell)
         self._check_at = time.monotonic() + CHECK_S
 
+    def try_at_once(self) -> None:
+        """Open the file when it is next needed, however lately that failed."""
+        self._retry_at = 0.0
+
     def close(self) -> None:
         """Let go of the file. `io` is held."""
         database, self.database = self.database, None
-        if database is not None:
-            database.close()
+        if database is not None and not database.close():
+            database.abandon()
 
     def forked(self, *, is_clean: bool) -> None:
         """We are a child: threads, locks and orders are the parent's.
@@ -264,13 +349,11 @@ class Engine:
 
     def let_go(self, wait_s: float) -> bool:
         """Close the file unless it is read from for longer than `wait_s`; whether it is closed. `io` is held."""
-        database = self.database
-        if database is None:
+        database, self.database = self.database, None
+        if database is None or database.close(wait_s):
             return True
-        if not database.all_idle(wait_s):
-            return False
-        self.database = None
-        return database.close()
+        self.database = database
+        return False
 
     @contextmanager
     def writing(self, database: Database) -> Iterator[Transaction]:

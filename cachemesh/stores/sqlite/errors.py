@@ -29,6 +29,10 @@ class UnavailableError(SqliteStoreError):
     """The file cannot be used now."""
 
 
+class ClosedError(UnavailableError):
+    """The file was closed by another thread between two steps of this one."""
+
+
 class NotFlushedError(SqliteStoreError):
     """Something that was written would not survive the end of this process."""
 

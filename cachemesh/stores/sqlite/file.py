@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from cachemesh.stores.sqlite.errors import (
     FAILURES,
+    ClosedError,
     DamagedFileError,
     ForeignFileError,
     UnavailableError,
@@ -45,6 +46,8 @@ READER_CACHE_KIB: Final = 4_096
 WRITE_WAIT_S: Final = 5.0
 READ_WAIT_S: Final = 1.0
 CLOSING_WAIT_S: Final = 5.0
+
+MOST_SEEN: Final = 10_000
 
 MOST_READERS: Final = 16
 """So many connections; a thread more waits for one."""
@@ -85,10 +88,11 @@ class Database:
         self._connect = connect
         self._idle: list[sqlite3.Connection] = []
         self._readers: list[sqlite3.Connection] = []
+        self._is_closed = False
         self._lock = threading.Lock()
 
     def lend(self) -> sqlite3.Connection:
-        """A connection to read with, to be given back."""
+        """A connection to read with, to be given back. ClosedError where somebody has closed the file meanwhile."""
         try:
             return self._idle.pop()
         except IndexError:
@@ -96,6 +100,13 @@ class Database:
 
     def give_back(self, connection: sqlite3.Connection) -> None:
         self._idle.append(connection)
+
+    def saw(self, place: tuple[Owner, str], n: int) -> None:
+        """Remember `n` of what was read under `place`; 0 is nothing."""
+        seen = self.seen
+        seen[place] = n
+        if len(seen) > MOST_SEEN:
+            self.seen = {}
 
     def is_in_place(self) -> bool:
         """Whether others who open the file now get this one."""
@@ -115,8 +126,8 @@ class Database:
         except OSError:
             return 0
 
-    def all_idle(self, wait_s: float) -> bool:
-        """Take all reading connections out of use. False if some are still in use; then nothing has changed."""
+    def _all_idle(self, wait_s: float) -> bool:
+        """Take all reading connections out of use. False if some are still lent; then nothing has changed."""
         ends_at = time.monotonic() + wait_s
         taken: list[sqlite3.Connection] = []
         while True:
@@ -131,16 +142,16 @@ class Database:
             time.sleep(0.0005)
 
     def close(self, wait_s: float = CLOSING_WAIT_S) -> bool:
-        """Let go of the file; False if somebody is still reading after `wait_s`, and so nothing was closed.
+        """Let go of the file; False if somebody is still reading after `wait_s`, and then nothing has changed.
 
-        Nobody lends any more. The last one of all processes to close takes the
-        log into the file. SQLite has it to itself then, so that no lock of ours
-        is needed; and it leaves a file alone that is not where it was.
+        The last one of all processes to close takes the log into the file.
+        SQLite has it to itself then, so that no lock of ours is needed; and it
+        leaves a file alone that is not where it was.
         """
         with self._lock:
-            if not self.all_idle(wait_s):
-                self.abandon()
+            if not self._all_idle(wait_s):
                 return False
+            self._is_closed = True
             for connection in (*self._readers, self.writer):
                 with contextlib.suppress(sqlite3.Error):  # It is damaged, or the disk is: it is closed all the same.
                     connection.close()
@@ -148,10 +159,13 @@ class Database:
 
     def abandon(self) -> None:
         """Never touch it again, but keep it from being collected, and so closed."""
+        self._is_closed = True
         abandoned.extend([*self._readers, self.writer])
 
     def _another(self) -> sqlite3.Connection:
         with self._lock:
+            if self._is_closed:
+                raise ClosedError
             if len(self._readers) < MOST_READERS:
                 if not self.is_in_place():
                     msg = "the file is not there any more"
@@ -163,6 +177,8 @@ class Database:
         while time.monotonic() < ends_at:
             with contextlib.suppress(IndexError):
                 return self._idle.pop()
+            if self._is_closed:
+                raise ClosedError
             time.sleep(0.0005)
         msg = "all connections are in use"
         raise UnavailableError(msg)

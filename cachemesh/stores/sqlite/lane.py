@@ -1,4 +1,4 @@
-"""A thread that reads for event loops: what they ask for in one turn goes there and back in one hop."""
+"""Threads that read for event loops: what is asked for in one turn goes there and back in one hop."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ import asyncio
 import contextlib
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop as Loop
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-T = TypeVar("T")
-
-Job: TypeAlias = "tuple[Loop, list[tuple[Callable[[], Any], asyncio.Future[Any]]]]"
-
-IDLE_S: Final = 10.0
-"""A thread that nobody has asked for anything for so long ends."""
+Turn: TypeAlias = "list[tuple[Any, asyncio.Future[Any]]]"
+"""The questions of one turn of an event loop, and who waits for the answers."""
 
 
 class Lane:
-    """One thread, begun when it is needed. It knows nobody but through what it is asked."""
+    """One thread, begun when it is needed. `answers` are those to several questions; it must not refer to the lane."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, answers: Callable[[list[Any]], Sequence[Any]]) -> None:
         self._name = name
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._turns: dict[Loop, list[tuple[Callable[[], Any], asyncio.Future[Any]]]] = {}
+        self._answers = answers
+        self._jobs: SimpleQueue[tuple[Loop, Turn] | threading.Event] = SimpleQueue()
+        self._turns: dict[Loop, Turn] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def ask(self, question: Callable[[], T]) -> asyncio.Future[T]:
-        """What `question` answers over there."""
+    def ask(self, question: object) -> asyncio.Future[Any]:
+        """The answer to `question`, from over there."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
+        future: asyncio.Future[Any] = loop.create_future()
         turn = self._turns.get(loop)
         if turn is None:
             turn = self._begin_turn(loop)
@@ -42,18 +39,23 @@ class Lane:
 
     def stop(self) -> None:
         """Let the thread end, after what it was asked. Waits for nothing, and may be called from anywhere."""
-        self._jobs.put(None)
+        self._jobs.put(threading.Event())
 
     def join(self, wait_s: float) -> None:
+        """Wait until the thread has ended, unless others ask it for more."""
         thread = self._thread
-        if thread is not None:
-            self.stop()
+        if thread is None:
+            return
+        heard = threading.Event()
+        self._jobs.put(heard)
+        if heard.wait(wait_s) and self._thread is not thread:
             thread.join(wait_s)
 
-    def _begin_turn(self, loop: Loop) -> list[tuple[Callable[[], Any], asyncio.Future[Any]]]:
+    def _begin_turn(self, loop: Loop) -> Turn:
         for other in [each for each in list(self._turns) if each.is_closed()]:
             self._turns.pop(other, None)
-        turn = self._turns[loop] = []
+        turn: Turn = []
+        self._turns[loop] = turn
         loop.call_soon(self._send, loop)
         return turn
 
@@ -74,31 +76,38 @@ class Lane:
         jobs = self._jobs
         while True:
             job = jobs.get()
-            if job is None:
+            if isinstance(job, threading.Event):
                 with self._lock:
-                    if jobs.empty():
+                    is_over = jobs.empty()
+                    if is_over:
                         self._thread = None
-                        return
+                job.set()
+                if is_over:
+                    return
                 continue
             loop, turn = job
-            answers = [(future, *answer_of(question)) for question, future in turn if not future.cancelled()]
+            asked = [each for each in turn if not each[1].cancelled()]
+            futures = [future for _, future in asked]
+            try:
+                answers, error = self._answers([question for question, _ in asked]), None
+            except BaseException as raised:  # noqa: BLE001 (who asked gets it)
+                answers, error = (), raised
             with contextlib.suppress(RuntimeError):  # The loop was closed: nobody waits any more.
-                loop.call_soon_threadsafe(settle, answers)
-            del job, loop, turn, answers
+                loop.call_soon_threadsafe(settle, futures, answers, error)
+            del job, loop, turn, asked, futures, answers, error
 
 
-def answer_of(question: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    try:
-        return question(), None
-    except BaseException as error:  # noqa: BLE001 (who asked gets it)
-        return None, error
+def one_by_one(questions: list[Callable[[], Any]]) -> list[Any]:
+    """The answers of a lane whose questions are functions."""
+    return [question() for question in questions]
 
 
-def settle(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
-    for future, answer, error in answers:
-        if future.done():
-            continue
-        if error is None:
+def settle(futures: list[asyncio.Future[Any]], answers: Sequence[Any], error: BaseException | None) -> None:
+    if error is not None:
+        for future in futures:
+            if not future.done():
+                future.set_exception(error)
+        return
+    for future, answer in zip(futures, answers, strict=True):
+        if not future.done():
             future.set_result(answer)
-        else:
-            future.set_exception(error)

@@ -79,6 +79,8 @@ class Queue:
         self.bell: SimpleQueue[None] = SimpleQueue()
         self.is_idle = True
         """Whether the worker sleeps, and so wants the bell."""
+        self.lingers = False
+        """Whether it waits for company, and wants the bell where somebody is in a hurry."""
         self.on_space: list[Callable[[], None]] = []
 
     def __len__(self) -> int:
@@ -89,10 +91,11 @@ class Queue:
         """How many places and marks wait to be made good."""
         return len(self._doubts) + sum(1 for order in self._wide if order.kind == "doubt")
 
-    @property
-    def is_urgent(self) -> bool:
-        """Whether somebody waits for an answer."""
-        return self._urgent > 0
+    def linger(self, few: int) -> bool:
+        """Whether there are few orders, none of them urgent, so that more may come in before they are taken."""
+        with self.lock:
+            self.lingers = not self._urgent and len(self._orders) < few
+            return self.lingers
 
     # Ordering
 
@@ -134,8 +137,8 @@ class Queue:
         self._orders.append(order)
         self._bytes += order.size
         self._urgent += order.answer is not None
-        if self.is_idle:
-            self.is_idle = False
+        if self.is_idle or (self.lingers and order.answer is not None):
+            self.is_idle = self.lingers = False
             self.bell.put(None)
 
     def _widen(self, order: Order) -> None:

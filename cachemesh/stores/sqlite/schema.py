@@ -56,6 +56,14 @@ TABLES: Final = (
 READ: Final = (
     "SELECT envelope, generation, n, (SELECT last_mark FROM meta WHERE id = 1) FROM entries WHERE owner = ? AND key = ?"
 )
+AT_ONCE: Final = 32
+READ_MANY: Final = (
+    f"WITH asked(o, k) AS (VALUES {', '.join(['(?, ?)'] * AT_ONCE)})"  # noqa: S608 (placeholders)
+    " SELECT envelope, generation, n, owner, key FROM asked CROSS JOIN entries ON owner = o AND key = k"
+)
+"""Of so many places; those that are left over are NULL."""
+
+LAST_MARK: Final = "SELECT last_mark FROM meta WHERE id = 1"
 FENCE: Final = (
     "SELECT max(generation) FROM (SELECT generation FROM entries WHERE owner = ?1 AND key = ?2"
     " UNION ALL SELECT generation FROM tombs WHERE owner = ?1 AND key = ?2)"

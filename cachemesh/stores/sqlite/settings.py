@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -26,6 +27,8 @@ def _as_path(value: Any) -> Path:  # noqa: ANN401 (whatever the user gives)
     if name in {"", ":memory:"}:
         msg = "a store on the disk has a file; for one in memory there is MemoryStore"
         raise ValueError(msg)
+    with contextlib.suppress(OSError):  # The current folder has been removed: then it is what it says.
+        return Path(name).absolute()
     return Path(name)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import sqlite3
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -15,7 +16,7 @@ from cachemesh.shell.ports import Change, Claim
 from cachemesh.stores.sqlite import browse, doctor
 from cachemesh.stores.sqlite.engine import Engine
 from cachemesh.stores.sqlite.fork import watch_over
-from cachemesh.stores.sqlite.lane import Lane
+from cachemesh.stores.sqlite.lane import Lane, one_by_one
 from cachemesh.stores.sqlite.lease import Claiming, Held
 from cachemesh.stores.sqlite.settings import Settings
 
@@ -101,7 +102,7 @@ class SqliteStore:
             }
         )
         self._engine = Engine(settings, cipher, clock, sqlite3.connect if connect is None else connect)
-        self._lanes = new_lanes()
+        self._lanes = new_lanes(self._engine)
         self._pid = os.getpid()
         self._finalizer = weakref.finalize(self, let_go, self._engine, self._lanes)
         self._finalizer.atexit = False
@@ -138,13 +139,13 @@ class SqliteStore:
 
     async def read(self, owner: Owner, key: str) -> StoredEntry | None:
         """The entry last written under (owner, key), expired or not."""
-        engine = self._engine
-        return await self._lane().ask(lambda: engine.read(owner, key))
+        found: StoredEntry | None = await self._lane().ask((owner, key))
+        return found
 
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
-        engine, asked = self._engine, list(places)
-        return await self._lane().ask(lambda: [engine.read(owner, key) for owner, key in asked])
+        found: list[StoredEntry | None] = await self._lane().ask(list(places))
+        return found
 
     async def keys(self, owner: Owner) -> Collection[str]:
         """The keys of one owner."""
@@ -208,38 +209,19 @@ class SqliteStore:
         while time.monotonic() < until:
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 (so that not all look at once)
             pause_s = min(1.5 * pause_s, POLL_S[1])
-            if not await self._lane().ask(lambda: browse.is_held(engine, owner, key, holder)):
+            if not await self._chore(lambda: browse.is_held(engine, owner, key, holder)):
                 break
         return pause_s
 
     async def _claimed(self, claiming: Claiming) -> Claim | Held:
         """The worker's answer. Who leaves before it comes, leaves no lease behind."""
         engine = self._engine
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Claim | Held] = loop.create_future()
-
-        def give_back(answer: object) -> None:
-            if isinstance(answer, Claim) and answer.token:
-                engine.put(Change("release", claim=answer))
-
-        def settle(answer: Any) -> None:  # noqa: ANN401 (whatever the worker answers)
-            if future.done():
-                give_back(answer)
-            else:
-                future.set_result(answer)
-
-        def answer(answer: Any, _: Exception | None) -> None:  # noqa: ANN401 (as above)
-            try:
-                loop.call_soon_threadsafe(settle, answer)
-            except RuntimeError:  # The loop was closed.
-                give_back(answer)
-
-        engine.ask("claim", answer, claiming)
+        handover = Handover(asyncio.get_running_loop(), lambda claim: engine.put(Change("release", claim=claim)))
+        engine.ask("claim", handover.give, claiming)
         try:
-            return await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                give_back(future.result())
+            return await handover.future
+        except BaseException:
+            handover.leave()
             raise
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
@@ -274,7 +256,7 @@ class SqliteStore:
             if worker is not None:
                 ended: asyncio.Future[None] = loop.create_future()
                 answer = answering(loop, ended)
-                worker.stop(lambda: answer(None, None))
+                worker.let_go(lambda: answer(None, None))
         if worker is not None:
             await ended
         await asyncio.to_thread(self._joined)
@@ -349,20 +331,61 @@ class SqliteStore:
         """What takes longer, and is not to hold up reads."""
         if os.getpid() != self._pid:
             self._forked()
-        return await self._lanes[1].ask(chore)
+        answer: T = await self._lanes[1].ask(chore)
+        return answer
 
     def _forked(self) -> None:
         """We are a child: the threads are the parent's."""
-        self._lanes[:] = new_lanes()
+        self._lanes[:] = new_lanes(self._engine)
         self._pid = os.getpid()
+
+
+class Handover:
+    """Brings an answer from the worker to who waits for it; if that one has left, a lease goes back.
+
+    Each side says what it does before the other one can: the loop may stop at any moment.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, give_back: Callable[[Claim], object]) -> None:
+        self.future: asyncio.Future[Claim | Held] = loop.create_future()
+        self._loop = loop
+        self._give_back = give_back
+        self._lock = threading.Lock()
+        self._answer: Claim | Held | None = None
+        self._has_left = False
+
+    def give(self, answer: Claim | Held, _: Exception | None) -> None:
+        """The worker's side."""
+        with self._lock:
+            self._answer = answer
+            has_left = self._has_left
+        if not has_left:
+            try:
+                self._loop.call_soon_threadsafe(self._settle, answer)
+            except RuntimeError:  # The loop was closed.
+                self.leave()
+        elif isinstance(answer, Claim) and answer.token:
+            self._give_back(answer)
+
+    def leave(self) -> None:
+        """Nobody waits any more."""
+        with self._lock:
+            has_left, self._has_left = self._has_left, True
+            answer = self._answer
+        if not has_left and isinstance(answer, Claim) and answer.token:
+            self._give_back(answer)
+
+    def _settle(self, answer: Claim | Held) -> None:
+        if not self.future.done():
+            self.future.set_result(answer)
 
 
 JOIN_S: Final = 5.0
 
 
-def new_lanes() -> list[Lane]:
+def new_lanes(engine: Engine) -> list[Lane]:
     """One for reads, and one for what would hold them up."""
-    return [Lane("cachemesh-sqlite-reader"), Lane("cachemesh-sqlite-browser")]
+    return [Lane("cachemesh-sqlite-reader", engine.read_turn), Lane("cachemesh-sqlite-browser", one_by_one)]
 
 
 def let_go(engine: Engine, lanes: list[Lane]) -> None:

@@ -12,7 +12,7 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened
+from cachemesh.stores.sqlite.records import some_record_of
 from cachemesh.stores.sqlite.schema import mark_of, meta_of
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Sweeper:
 
     def _is_dead(self, database: Database, row: tuple[Any, ...], now: float) -> bool:
         n, _, _, generation, dies, space = row
+        if type(generation) is not int or not (dies is None or type(dies) is float):
+            return True  # Damaged.
         if dies is not None and dies <= now:
             return True
         if space != self._engine.places.space:
@@ -106,13 +108,8 @@ class Sweeper:
         if generation < database.view.known and len(database.view.marks):
             engine = self._engine
             found = database.writer.execute("SELECT envelope FROM entries WHERE n = ?", (n,)).fetchone()
-            try:
-                if (
-                    found is None
-                    or database.view.applied(opened(found[0], engine.settings.namespace, engine.cipher)) is None
-                ):
-                    return True
-            except DamagedEnvelopeError:
+            entry = some_record_of(found and found[0], generation, engine.namespace, engine.cipher)
+            if entry is None or database.view.applied(entry) is None:
                 return True
         self._oldest = min(self._oldest, generation)
         return False
@@ -129,7 +126,9 @@ class Sweeper:
             (meta.entries,) = connection.execute("SELECT count(*) FROM entries").fetchone()
             (meta.tombs,) = connection.execute("SELECT count(*) FROM tombs").fetchone()
             transaction.put_meta()
-            connection.execute(f"PRAGMA incremental_vacuum({VACUUMED_AT_ONCE})").fetchall()
+        with self._engine.file.lock.held():
+            # A script, as one execution of the module's gives back one page.
+            database.writer.executescript(f"PRAGMA incremental_vacuum({VACUUMED_AT_ONCE})")
 
     def _drop_marks(self, transaction: Transaction, before: int) -> None:
         """Those that no row is old enough for, and no claim that may still come."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from cachemesh.shell.ports import Claim
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened_for, sealed
+from cachemesh.stores.envelope import DamagedEnvelopeError, sealed
 from cachemesh.stores.marks import MOST_MARKS, Marks
 from cachemesh.stores.sqlite import lease
 from cachemesh.stores.sqlite.file import PAGE_SIZE, pragma
 from cachemesh.stores.sqlite.lease import Held
 from cachemesh.stores.sqlite.queue import place_of
+from cachemesh.stores.sqlite.records import record_of
 from cachemesh.stores.sqlite.schema import FENCE, MarkState, guarded, mark_of, meta_of, place_names
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Transaction:
             return tomb
         (latest,) = self.connection.execute(FENCE, place).fetchone()
         # One from the future is damaged, and fences nothing off.
-        return latest if latest is not None and latest <= self.meta.seq else 0
+        return latest if type(latest) is int and latest <= self.meta.seq else 0
 
     def _found(self, owner: Owner, key: str, place: PlaceNumber, seen: int) -> StoredEntry | None:
         """What somebody else has written under `place` after `seen`, if it is fresh."""
@@ -222,11 +223,9 @@ class Transaction:
         if n <= seen:
             return None
         try:
-            entry = opened_for(envelope, self._settings.namespace, owner, key, self._cipher)
+            entry = record_of(envelope, generation, self._settings.namespace, owner, key, self._cipher)
         except DamagedEnvelopeError:
             return None  # To fetch anew is what mends it.
-        if entry.generation != generation:
-            return None
         left = self._view.applied(entry)
         if left is not None and self._marks is not None:
             left = self._marks.applied(left)

@@ -55,30 +55,48 @@ class Worker:
         self.sweeper = Sweeper(engine)
         self.thread = threading.Thread(target=self._run, name="cachemesh-sqlite-writer", daemon=True)
 
-    def stop(self, then: Callable[[], None] | None = None) -> None:
-        """Write what is queued, let go of the file, end, and call `then`. Waits for nothing; may be called anywhere."""
-        if then is not None:
-            self._on_end.append(then)
+    def stop(self) -> None:
+        """Write what is queued, let go of the file, and end. Waits for nothing, and may be called from anywhere."""
         self._stops = True
+        self._engine.queue.bell.put(None)
+
+    def let_go(self, then: Callable[[], None]) -> None:
+        """Let go of the file when what is queued is written, and call `then`; end, if nobody has ordered more."""
+        self._on_end.append(then)
         self._engine.queue.bell.put(None)
 
     def _run(self) -> None:
         queue = self._engine.queue
         while True:
-            if queue.rest() and not self._stops:
+            if queue.rest() and not self._is_ending:
                 self._sleep()
-            if not self._stops and not queue.is_urgent and len(queue) < FEW:
-                time.sleep(LINGER_S)
+            if not self._is_ending and queue.linger(FEW):
+                self._wait(LINGER_S)
+                queue.lingers = False
             self._work()
-            if self._stops and not len(queue) and self._ended():
-                return
+            if self._on_end or (self._stops and not len(queue)):
+                if queue.doubts:
+                    # The last chance: a process that opens the file next knows nothing of them.
+                    self._try_at = 0.0
+                    self._engine.try_at_once()
+                    self._carry_out([])
+                if self._ended():
+                    return
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._stops or bool(self._on_end)
 
     def _sleep(self) -> None:
         until = self.sweeper.due_at
         if self._engine.queue.doubts:
             until = min(until, self._try_at)
+        self._wait(None if until == inf else max(0.0, until - time.monotonic()))
+
+    def _wait(self, wait_s: float | None) -> None:
+        """Until the bell rings."""
         try:
-            self._engine.queue.bell.get(timeout=None if until == inf else max(0.0, until - time.monotonic()))
+            self._engine.queue.bell.get(timeout=wait_s)
         except queues.Empty:
             return
 
@@ -88,14 +106,15 @@ class Worker:
         with engine.io:
             engine.close()
             engine.file.lock.close()
+        thens, self._on_end = self._on_end, []
         with engine.queue.lock:
-            if len(engine.queue):
-                return False
-            engine.worker = None
-            engine.queue.is_idle = True
-        for then in self._on_end:
+            is_over = not len(engine.queue) and not self._on_end
+            if is_over:
+                engine.worker = None
+                engine.queue.is_idle = True
+        for then in thens:
             then()
-        return True
+        return is_over
 
     def _work(self) -> None:
         """One batch, or a step of the sweep."""
@@ -103,7 +122,7 @@ class Worker:
         orders = engine.queue.take()
         if orders or (engine.queue.doubts and time.monotonic() >= self._try_at):
             self._carry_out(orders)
-        elif engine.degraded is None and not self._stops:
+        elif engine.degraded is None and not self._is_ending:
             try:
                 self.sweeper.step()
             except Exception as error:  # noqa: BLE001 (whatever it is, it is told, and writing goes on)
@@ -143,6 +162,8 @@ class Worker:
 
     def _written(self, batch: list[Order]) -> Mapping[Order, object]:
         engine = self._engine
+        if all(order.change is None and order.claiming is None for order in batch):
+            return {}
         with engine.io:
             database = engine.opened()
             if database is not None and not database.is_in_place():
@@ -151,8 +172,6 @@ class Worker:
             if database is None:
                 msg = "the file cannot be opened"
                 raise UnavailableError(msg)
-            if not batch:
-                return {}
             if self.sweeper.due_at == inf:
                 self.sweeper.due_at = time.monotonic() + PASS_PAUSE_S
             with engine.writing(database) as transaction:
