@@ -322,7 +322,7 @@ def prepare_file(path: Path) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return
     if mode & 0o077:
         with contextlib.suppress(PermissionError):  # It is somebody else's; `doctor` tells.
