@@ -103,7 +103,7 @@ class SqliteStore:
         )
         self._engine = Engine(settings, cipher, clock, sqlite3.connect if connect is None else connect)
         self._lanes = new_lanes(self._engine)
-        self._pid = os.getpid()
+        self._pid = self._engine.pid
         self._finalizer = weakref.finalize(self, let_go, self._engine, self._lanes)
         self._finalizer.atexit = False
         watch_over(self._engine)
@@ -323,13 +323,13 @@ class SqliteStore:
         return await future
 
     def _lane(self) -> Lane:
-        if os.getpid() != self._pid:
+        if self._engine.pid != self._pid:
             self._forked()
         return self._lanes[0]
 
     async def _chore(self, chore: Callable[[], T]) -> T:
         """What takes longer, and is not to hold up reads."""
-        if os.getpid() != self._pid:
+        if self._engine.pid != self._pid:
             self._forked()
         answer: T = await self._lanes[1].ask(chore)
         return answer
@@ -337,7 +337,7 @@ class SqliteStore:
     def _forked(self) -> None:
         """We are a child: the threads are the parent's."""
         self._lanes[:] = new_lanes(self._engine)
-        self._pid = os.getpid()
+        self._pid = self._engine.pid
 
 
 class Handover:
