@@ -390,7 +390,7 @@ def test_a_setting_that_makes_no_sense_is_refused(tmp_path: Path, settings: dict
         SqliteStore(tmp_path / "x.db", **settings)
 
 
-@pytest.mark.parametrize("path", ["", ":memory:", 7, None, b"x.db"])
+@pytest.mark.parametrize("path", ["", ":memory:", "/", 7, None, b"x.db"])
 def test_a_path_that_is_none_is_refused(path: Any) -> None:
     with pytest.raises(ValidationError):
         SqliteStore(path)

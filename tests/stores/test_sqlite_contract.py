@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import pytest
 
 from cachemesh.shell.ports import Change, DirectStore, SharedStore, Store
 from cachemesh.stores.sqlite import SqliteStore
-from cachemesh.testing import SharedStoreContract
+from cachemesh.testing import SharedStoreContract, StoreContract
 from cachemesh.testing.store_contract import EncodingStore
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import StoredEntry
 
 
-class TestSqliteStore(SharedStoreContract):
+class OnFiles(StoreContract):
+    """Each store has a file of its own."""
+
+    keeps_bytes = True
     numbers = itertools.count()
 
     @pytest.fixture(autouse=True)
@@ -31,13 +35,15 @@ class TestSqliteStore(SharedStoreContract):
     def make_store(self) -> Store:
         return SqliteStore(self.folder / f"{next(self.numbers)}.db")
 
-    def make_peer(self, store: SharedStore) -> SharedStore:
-        assert isinstance(store, SqliteStore)
-        return SqliteStore(store.path)
-
     async def close_store(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
         await store.aclose()
+
+
+class TestSqliteStore(OnFiles, SharedStoreContract):
+    def make_peer(self, store: SharedStore) -> SharedStore:
+        assert isinstance(store, SqliteStore)
+        return SqliteStore(store.path)
 
 
 class TestTinyQueue(TestSqliteStore):
@@ -49,7 +55,7 @@ class TestTinyQueue(TestSqliteStore):
         return SqliteStore(self.folder / f"{next(self.numbers)}.db", queue_size=1)
 
 
-class TestBounds(TestSqliteStore):
+class TestBounds(OnFiles):
     """Bounds that are never reached change nothing."""
 
     examples = 20
@@ -60,7 +66,7 @@ class TestBounds(TestSqliteStore):
         )
 
 
-class TestOpenedAnew(TestSqliteStore):
+class TestOpenedAnew(OnFiles):
     """Each call is made by a store of its own, on the same file."""
 
     examples = 10
@@ -71,7 +77,7 @@ class TestOpenedAnew(TestSqliteStore):
         return EncodingStore(OpenedAnew(store))
 
 
-class TestDirectly(TestSqliteStore):
+class TestDirectly(OnFiles):
     """Without the event loop: what `SyncCache` does."""
 
     def spoken_to(self, store: Store) -> Store:
@@ -80,31 +86,34 @@ class TestDirectly(TestSqliteStore):
 
 
 class OpenedAnew:
+    """As many at once as there might be processes."""
+
     def __init__(self, store: SqliteStore) -> None:
         self.path = store.path
+        self.turn = asyncio.Semaphore(8)
 
     async def read(self, owner: Owner, key: str) -> StoredEntry | None:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             return await store.read(owner, key)
 
     async def write(self, entry: StoredEntry) -> None:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             await store.write(entry)
 
     async def delete(self, owner: Owner, key: str) -> None:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             await store.delete(owner, key)
 
     async def clear_partition(self, owner: Owner) -> None:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             await store.clear_partition(owner)
 
     async def clear(self) -> None:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             await store.clear()
 
     async def keys(self, owner: Owner) -> Collection[str]:
-        async with aclosing(SqliteStore(self.path)) as store:
+        async with self.turn, aclosing(SqliteStore(self.path)) as store:
             return await store.keys(owner)
 
 

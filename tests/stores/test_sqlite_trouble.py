@@ -406,3 +406,23 @@ def test_st10_on_a_network_file_system_as_well(tmp_path: Path, monkeypatch: pyte
         return str((await store.stats()).details["journal_mode"])
 
     assert using(tmp_path / "x.db", act) == "truncate"
+
+
+def test_an_order_that_cannot_be_carried_out_takes_no_other_with_it(tmp_path: Path, trouble: Trouble) -> None:
+    async def act(store: SqliteStore) -> None:
+        await store.write(entry("large", "old"))
+        await store.flush()
+        for connection in (store._engine.opened().writer,):  # type: ignore[union-attr]
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 50_000)
+        for number in range(20):
+            await store.write(entry(str(number)))
+        await store.write(entry("large", "x" * 100_000))
+        with pytest.raises(NotFlushedError):
+            await store.flush()
+        assert [await value(store, str(number)) for number in range(20)] == [b"1"] * 20
+        assert await value(store, "large") is None
+        await until(lambda: store._engine.queue.doubts == 0)
+        await store.write(entry("large", "new"))
+        assert await value(store, "large") == b"'new'"
+
+    using(tmp_path / "x.db", act, connect=trouble.connect)

@@ -223,7 +223,7 @@ class DataFile:
             writer.close()
             raise
 
-    def _connected(self, path: Path, wait_s: float, cache_kib: int) -> sqlite3.Connection:
+    def _connected(self, path: Path, wait_s: float, cache_kib: int, *more: str) -> sqlite3.Connection:
         connection = self._connect(
             f"file:{quote(os.fsencode(path))}?mode=rw",
             uri=True,
@@ -231,15 +231,17 @@ class DataFile:
             isolation_level=None,
             check_same_thread=False,
         )
-        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", f"cache_size=-{cache_kib}"):
-            connection.execute(f"PRAGMA {pragma}")
+        settings = ("trusted_schema=OFF", "cell_size_check=ON", "temp_store=MEMORY", f"cache_size=-{cache_kib}", *more)
+        try:
+            for setting in settings:
+                connection.execute(f"PRAGMA {setting}")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _reading(self, path: Path) -> sqlite3.Connection:
-        connection = self._connected(path, READ_WAIT_S, READER_CACHE_KIB)
-        connection.execute("PRAGMA wal_autocheckpoint=0")
-        connection.execute("PRAGMA query_only=ON")
-        return connection
+        return self._connected(path, READ_WAIT_S, READER_CACHE_KIB, "wal_autocheckpoint=0", "query_only=ON")
 
     def _prepared(self, writer: sqlite3.Connection, path: Path) -> str:
         """Make the tables, or see that they are ours. Answers the journal mode."""
@@ -322,7 +324,7 @@ def prepare_file(path: Path) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
     except FileNotFoundError:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         return
     if mode & 0o077:
         with contextlib.suppress(PermissionError):  # It is somebody else's; `doctor` tells.

@@ -27,6 +27,9 @@ def _as_path(value: Any) -> Path:  # noqa: ANN401 (whatever the user gives)
     if name in {"", ":memory:"}:
         msg = "a store on the disk has a file; for one in memory there is MemoryStore"
         raise ValueError(msg)
+    if not Path(name).name:
+        msg = "a folder is no file"
+        raise ValueError(msg)
     with contextlib.suppress(OSError):  # The current folder has been removed: then it is what it says.
         return Path(name).absolute()
     return Path(name)

@@ -129,6 +129,7 @@ class Sweeper:
         with self._engine.file.lock.held():
             # A script, as one execution of the module's gives back one page.
             database.writer.executescript(f"PRAGMA incremental_vacuum({VACUUMED_AT_ONCE})")
+            database.checkpoint()
 
     def _drop_marks(self, transaction: Transaction, before: int) -> None:
         """Those that no row is old enough for, and no claim that may still come."""

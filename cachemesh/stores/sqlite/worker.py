@@ -8,6 +8,7 @@ to be kept is lost then; what was to go stays gone.
 from __future__ import annotations
 
 import queue as queues
+import sqlite3
 import threading
 import time
 from math import inf
@@ -39,6 +40,9 @@ LINGER_S: Final = 0.002
 
 FEW: Final = 256
 RETRY_S: Final = 1.0
+DISK_TROUBLE: Final = (sqlite3.OperationalError, OSError, SqliteStoreError)
+"""What the orders are not to blame for."""
+
 REFUSED: Final = -1
 """The generation of a claim that no commit fits."""
 
@@ -155,10 +159,25 @@ class Worker:
                 elif not is_busy(error):
                     raise
                 answers = self._written(batch)
-        except Exception as error:  # noqa: BLE001 (whatever it is: what was to be written is doubted, and the thread lives)
+        except DISK_TROUBLE as error:
             self._fail(batch, error)
+        except Exception as error:  # noqa: BLE001 (whatever it is: what was to be written is doubted, and the thread lives)
+            self._one_by_one(batch, error)
         else:
             self._succeed(batch, answers)
+
+    def _one_by_one(self, batch: list[Order], error: Exception) -> None:
+        """There is an order in `batch` that cannot be carried out (a value may be too large): the others can."""
+        if len(batch) == 1:
+            self._fail(batch, error)
+            return
+        for order in batch:
+            try:
+                answers = self._written([order])
+            except Exception as raised:  # noqa: BLE001 (as above)
+                self._fail([order], raised)
+            else:
+                self._succeed([order], answers)
 
     def _written(self, batch: list[Order]) -> Mapping[Order, object]:
         engine = self._engine
