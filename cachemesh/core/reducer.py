@@ -12,6 +12,7 @@ from cachemesh.core.flights import (
     on_fetch_aborted,
     on_fetch_failed,
     on_fetch_succeeded,
+    on_found_elsewhere,
     on_gave_up,
     on_loaded,
     on_overdue,
@@ -19,6 +20,7 @@ from cachemesh.core.flights import (
     on_stopped_waiting,
     on_waited_long,
 )
+from cachemesh.core.news import on_heard
 from cachemesh.core.removals import (
     on_clear,
     on_clear_scope,
@@ -54,12 +56,14 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.StoppedWaiting: on_stopped_waiting,
     commands.DomainClosed: on_domain_closed,
     commands.Loaded: on_loaded,
+    commands.FoundElsewhere: on_found_elsewhere,
     commands.Invalidate: on_invalidate,
     commands.InvalidatePrefix: on_invalidate_prefix,
     commands.MarkTag: on_mark_tag,
     commands.Put: on_put,
     commands.Update: on_update,
     commands.Touch: on_touch,
+    commands.Heard: on_heard,
     commands.ResetBreaker: on_reset_breaker,
     commands.Clear: on_clear,
     commands.SetActiveUser: on_set_active_user,

@@ -17,6 +17,7 @@ from cachemesh.core import (
     Failed,
     FetchFailed,
     FetchSucceeded,
+    FoundElsewhere,
     Get,
     Loaded,
     Overdue,
@@ -85,6 +86,7 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (Loaded(1, 2.0, ENTRY, FAILED), "Loaded(flight_id=1, now=2.0, entry=Entry, failed=Failed)"),
     (Loaded(1, 2.0), "Loaded(flight_id=1, now=2.0, entry=NoneType, failed=NoneType)"),
+    (FoundElsewhere(1, 2.0, ENTRY), "FoundElsewhere(flight_id=1, now=2.0, entry=Entry)"),
     (Reply(ALICE, "me", SECRET), f"Reply(owner={ALICE}, key='me', answer=str, hit=True)"),
     (
         WaitUntil(1, ALICE, "me", 2, SECRET, 3.0, 4.0),
@@ -96,7 +98,7 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (
         Save(1, ALICE, "me", ENTRY, is_new=True),
-        f"Save(flight_id=1, owner={ALICE}, key='me', entry=Entry, is_new=True, is_news=True)",
+        f"Save(flight_id=1, owner={ALICE}, key='me', entry=Entry, is_new=True, is_news=True, is_stored=False)",
     ),
     (
         Remember(1, ALICE, "me", FAILED, write=True, is_new=True),
