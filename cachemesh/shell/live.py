@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import Encoded
-    from cachemesh.shell.store_line import StoreCall
+    from cachemesh.shell.store_call import StoreCall
 
 
 class Inside(Struct, frozen=True):
@@ -147,7 +147,9 @@ class LiveFlight:
     """The domain that runs it, and its task there."""
     handle: Any = None
     store_call: StoreCall | None = None
-    """The load, or the writing through of the answer."""
+    """The writing through of the answer, where somebody makes it."""
+    in_front: tuple[StoreCall, ...] = ()
+    """The changes that a load must not overtake."""
     encoded: Encoded | None = None
     """The answer as a store that keeps bytes gets it."""
     wish: Wish | None = None

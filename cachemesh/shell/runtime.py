@@ -72,7 +72,7 @@ from cachemesh.shell.schema import (
     encoded_failure,
     encoded_plainly,
 )
-from cachemesh.shell.store_line import StoreCall, StoreLine
+from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.tables import LiveState
 from cachemesh.shell.values import Values, thawed
 from cachemesh.shell.watch import Mailbox, WatchTable
@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import Clock, Store
     from cachemesh.shell.provenance import Trace
     from cachemesh.shell.settings import Settings
+    from cachemesh.shell.store_call import StoreCall
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
@@ -224,7 +225,8 @@ class Runtime:
                 elif type(effect) is effects.Load:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     started.is_load = True
-                    started.store_call = self._call_store("read", effect.owner, effect.key)
+                    assert self.line is not None
+                    started.in_front = self.line.in_front_of_read(effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
             self._is_busy = False
@@ -315,6 +317,22 @@ class Runtime:
                 self.tell("on_hit", shown_key(live.owner, live.key))
             return old
         return with_traceback(answer, live.traceback)
+
+    def brought(self, boarding: Boarding) -> Answer | None:
+        """What a load has brought, to one who waited for it and just wants what is fresh; None: ask again."""
+        live, asked = boarding.live, boarding.asked
+        if not live.is_admitted or boarding.trace is not None or type(asked) is not commands.Get:
+            return None
+        if asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
+            return None
+        partition = self.state.partitions.get(live.owner)
+        resident: Any = None if partition is None else partition.entries.get(live.key)
+        if resident is None or self.time.now() >= resident.hit_until:
+            return None
+        answer: Answer = resident.answer
+        if self.logger is not None:
+            self.tell("on_hit", shown_key(live.owner, live.key))
+        return answer
 
     def asked_again(self, boarding: Boarding) -> commands.Get | commands.Refresh:
         """What was asked, now that the store has been, or a fetch that began too early.
@@ -663,13 +681,13 @@ class Runtime:
         if self.line is not None:
             live = self.lives.get(effect.flight_id)
             call = self._written_through(owner, key, entry, expires_at, live)
-            if live is not None:
+            if live is not None and call is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _written_through(
         self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None, live: LiveFlight | None
-    ) -> StoreCall:
+    ) -> StoreCall | None:
         """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
 
         The store knows of no marks, so what they say of an entry goes with it.
@@ -679,7 +697,7 @@ class Runtime:
         assert self.line is not None
         value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
         if expires_at is None or (self.keeps_bytes and value is None):
-            return self.line.append(StoreCall("delete", owner, key))
+            return self.line.order("delete", owner, key)
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
         return self._write(self._as_stored(owner, key, entry, value))
@@ -768,9 +786,7 @@ class Runtime:
         if owner == GLOBAL_OWNER:
             self.alike.clear()
         if self.line is not None:
-            call = StoreCall("clear", owner, None)
-            call.prefix = effect.prefix
-            self.line.append(call)
+            self.line.order("clear", owner, None, prefix=effect.prefix)
         watched = {key for key in self._watches.keys(owner) if key.startswith(effect.prefix)}
         for key in watched if self.line is not None else watched & effect.keys:
             self._announce(owner, key, Failure(CacheMiss(key)))
@@ -845,11 +861,11 @@ class Runtime:
         self._call_store("clear", None, None)
 
     def _call_store(self, operation: str, owner: Owner | None, key: str | None) -> StoreCall | None:
-        return None if self.line is None else self.line.append(StoreCall(operation, owner, key))
+        return None if self.line is None else self.line.order(operation, owner, key)
 
-    def _write(self, entry: StoredEntry) -> StoreCall:
+    def _write(self, entry: StoredEntry) -> StoreCall | None:
         assert self.line is not None
-        return self.line.append(StoreCall("write", entry.owner, entry.key, entry))
+        return self.line.order("write", entry.owner, entry.key, entry)
 
     # Writing by hand
 
