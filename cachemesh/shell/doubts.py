@@ -52,13 +52,14 @@ class Doubts:
         return [place for place in places if place not in but][:most]
 
     def add(self, call: StoreCall, number: int) -> None:
-        """`call` may not have been made, or too late."""
-        place = call.place if len(self._numbers) < MOST_DOUBTS else (None, None)
-        self._numbers[place] = max(number, self._numbers.get(place, 0))
+        """`call` may not have been made, or too late. A lease that was not given up leaves no doubt."""
+        if call.operation != "release":
+            place = call.place if len(self._numbers) < MOST_DOUBTS else (None, None)
+            self._numbers[place] = max(number, self._numbers.get(place, 0))
 
     def settle(self, call: StoreCall) -> None:
-        """`call` has been made: what it changed is as it should be."""
-        if not self._numbers or call.prefix is not None:
+        """`call` has been made: what it removed, or wrote anew, is as it should be."""
+        if not self._numbers or (call.key is None and not call.clears_all):
             return
         places: list[Place] = [call.place]
         if call.key is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cachemesh.shell.outcomes import Answer
-    from cachemesh.shell.ports import Encoded
+    from cachemesh.shell.ports import Claim, Encoded
     from cachemesh.shell.store_call import StoreCall
 
 
@@ -150,6 +150,11 @@ class LiveFlight:
     """The writing through of the answer, where somebody makes it."""
     in_front: tuple[StoreCall, ...] = ()
     """The changes that a load must not overtake."""
+    claims = False
+    """Before it fetches, a shared store is asked whether another process does."""
+    waits_for_others = False
+    """And if one does, it waits for that."""
+    claim: Claim | None = None
     encoded: Encoded | None = None
     """The answer as a store that keeps bytes gets it."""
     wish: Wish | None = None

@@ -8,7 +8,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cachemesh.shell.logging import PrivateKey
-from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.ports import Change, StoredEntry
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop as Loop
@@ -19,44 +19,26 @@ if TYPE_CHECKING:
 Place: TypeAlias = "tuple[Owner | None, str | None]"
 """What a call is about: no key is all of the owner, no owner is everything."""
 
+CLEARING: Final = frozenset({"clear", "clear_partition"})
+
 LAST_INSTANT: Final = 253_402_300_800.0
 """The end of the year 9999. An entry that claims to be from beyond is damaged."""
 
 
 class StoreCall:
-    """One call to the store; `key` None concerns all of `owner`, `owner` None everything. It is over when `done` is.
+    """One call to the store: `change` names the method. It is over when `done` is.
 
-    `prefix`: of the keys of `owner` that are to go, where not all of them are.
+    `prefix`: of the keys that are to go, where a "delete" is about no single one.
     `home` answers the event loop in which somebody waits for it; `loop` is the
     one that makes it.
     """
 
-    __slots__ = (
-        "after",
-        "done",
-        "entry",
-        "home",
-        "is_given_up",
-        "key",
-        "loop",
-        "number",
-        "operation",
-        "owner",
-        "prefix",
-    )
+    __slots__ = ("after", "change", "done", "home", "is_given_up", "key", "loop", "number", "owner", "prefix")
 
-    def __init__(
-        self,
-        operation: str,
-        owner: Owner | None,
-        key: str | None,
-        entry: StoredEntry | None = None,
-        prefix: str | None = None,
-    ) -> None:
-        self.operation = operation
-        self.owner = owner
-        self.key = key
-        self.entry = entry
+    def __init__(self, change: Change, prefix: str | None = None) -> None:
+        self.change = change
+        self.owner = change.owner
+        self.key = change.key
         self.prefix = prefix
         self.number = 0
         self.after: tuple[StoreCall, ...] = ()
@@ -68,6 +50,10 @@ class StoreCall:
         self.done.set_running_or_notify_cancel()
 
     @property
+    def operation(self) -> str:
+        return self.change.operation
+
+    @property
     def place(self) -> Place:
         return self.owner, self.key
 
@@ -75,10 +61,22 @@ class StoreCall:
     def is_over(self) -> bool:
         return self.done.done()
 
+    @property
+    def clears_all(self) -> bool:
+        """Whether everything under several keys is to go."""
+        return self.operation in CLEARING
+
     def settle(self) -> None:
         """It is over, unless somebody else has just said so."""
         with contextlib.suppress(InvalidStateError):
             self.done.set_result(None)
+
+
+def removal(owner: Owner | None, key: str | None) -> Change:
+    """The change that removes what is under a place."""
+    if key is not None:
+        return Change("delete", owner, key)
+    return Change("clear") if owner is None else Change("clear_partition", owner)
 
 
 def nowhere() -> None:

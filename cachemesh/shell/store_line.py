@@ -36,14 +36,14 @@ from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
 from cachemesh.shell.ports import Change, DirectStore, SharedStore, StoredEntry
-from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, shown_place
+from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop as Loop
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Store
+    from cachemesh.shell.ports import Claim, Store
 
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
@@ -51,12 +51,24 @@ MADE_UP_AT_ONCE: Final = 100
 AWAITED: Final = frozenset({"write"})
 """A caller waits for these."""
 
+SHARED: Final = frozenset({"commit", "release", "mark_tag"})
+"""Only a shared store is asked for these."""
+
+LONGEST_CLAIM_S: Final = 60.0
+"""For so long the fetch of another process is waited for; a store's lease is shorter."""
+
+
+def nobody_minds(owner: Owner, key: str) -> None:
+    """What is done about an entry that was overtaken, where nobody keeps it in memory."""
+
 
 class Job(Protocol):
     """Something that the store is asked for."""
 
-    operation: str
     is_given_up: bool
+
+    @property
+    def operation(self) -> str: ...
 
     @property
     def place(self) -> Place: ...
@@ -79,7 +91,14 @@ class Probe:
 class StoreLine:
     """All calls of one cache to its store. `lock` is the runtime's."""
 
-    def __init__(self, store: Store, lock: threading.RLock, report: Callable[[str, CacheError], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lock: threading.RLock,
+        report: Callable[[str, CacheError], None],
+        overtaken: Callable[[Owner, str], None] = nobody_minds,
+    ) -> None:
+        """`overtaken` hears of entries that a shared store did not take, as others have changed them meanwhile."""
         self.store = store
         self.shared = store if isinstance(store, SharedStore) else None
         self.direct = store if isinstance(store, DirectStore) else None
@@ -87,6 +106,7 @@ class StoreLine:
         self.doubts = Doubts()
         self.refused: tuple[Owner, str] = (GLOBAL_OWNER, "")
         """What was to be read last while the store was suspect."""
+        self._overtaken = overtaken
         self._lock = lock
         self._report = report
         self._numbers = itertools.count(1)
@@ -98,35 +118,25 @@ class StoreLine:
 
     # Lining up
 
-    def order(
-        self,
-        operation: str,
-        owner: Owner | None,
-        key: str | None,
-        entry: StoredEntry | None = None,
-        prefix: str | None = None,
-    ) -> StoreCall | None:
-        """A change, as its cause is committed: the call to wait for, if any. The runtime's lock is held."""
+    def order(self, change: Change, prefix: str | None = None) -> StoreCall | None:
+        """A change, as its cause is committed: the call to wait for, if any. The runtime's lock is held.
+
+        `prefix`: of the keys that are to go, where a "delete" is about no single one.
+        """
         if (
             self.direct is not None
             and prefix is None
-            and self._takes_changes
-            and self._enqueued(operation, owner, key, entry)
+            and change.operation != "commit"  # Whether it was overtaken has to be heard.
+            and not (self._unfinished or self.doubts or self.health.is_suspect)
+            and self._is_enqueued(change)
         ):
             return None
-        return self.append(StoreCall(operation, owner, key, entry, prefix))
+        return self.append(StoreCall(change, prefix))
 
-    @property
-    def _takes_changes(self) -> bool:
-        """Whether a change may go past the line, as there is nothing in front of it."""
-        return not (self._unfinished or self.doubts or self.health.is_suspect)
-
-    def _enqueued(self, operation: str, owner: Owner | None, key: str | None, entry: StoredEntry | None) -> bool:
+    def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
-        if operation == "clear" and owner is not None:
-            operation = "clear_partition"
         try:
-            return self.direct.enqueue(Change(operation, owner, key, entry))
+            return self.direct.enqueue(change)
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
@@ -141,8 +151,8 @@ class StoreLine:
             return call
         for doubted in self.doubts.wide_about(call):
             clearing = self._last.get((doubted, None))
-            if clearing is None or clearing.prefix is not None or clearing.number < self.doubts.number(doubted, None):
-                self._waiting.append(self._lined_up(StoreCall("clear", doubted, None)))
+            if clearing is None or not clearing.clears_all or clearing.number < self.doubts.number(doubted, None):
+                self._waiting.append(self._lined_up(StoreCall(removal(doubted, None))))
         loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
         if loop is not None:
             self._homes.add(loop)
@@ -236,8 +246,8 @@ class StoreLine:
         await self.make_calls()
         await self.care()
 
-    async def make_calls(self) -> None:
-        """Make the queued calls of this event loop and those of none.
+    async def make_calls(self, *, waits_for_all: bool = False) -> None:
+        """Make the queued calls of this event loop and those of none. `waits_for_all`: also for those under way.
 
         In a loop in which nobody asks for anything, which is there for the store
         (or for closing), make all of them, and wait for those that other loops make.
@@ -247,7 +257,7 @@ class StoreLine:
             self._close_books()
             serves_all = loop not in self._homes
             calls = self._claimed(loop, serves_all=serves_all)
-            awaited = self._all_unfinished() if serves_all else calls
+            awaited = self._all_unfinished() if serves_all or waits_for_all else calls
         for call in calls:
             self.start(self._make(call), loop)
         for call in awaited:
@@ -262,10 +272,7 @@ class StoreLine:
                 return
             with self._lock:
                 doubted = self.doubts.some(1 if is_probe else MADE_UP_AT_ONCE, self._last)
-                calls = [
-                    self._lined_up(StoreCall("clear" if key is None else "delete", owner, key))
-                    for owner, key in doubted
-                ]
+                calls = [self._lined_up(StoreCall(removal(*place))) for place in doubted]
                 for call in calls:
                     call.loop = loop
             for call in calls:
@@ -374,22 +381,40 @@ class StoreLine:
                 self.doubts.add(call, next(self._numbers))
 
     async def _perform(self, call: StoreCall) -> bool:
-        store, owner, key = self.store, call.owner, call.key
-        if owner is None:
+        store, change, owner, key = self.store, call.change, call.owner, call.key
+        if change.operation == "clear":
             await store.clear()
-        elif call.prefix is not None:
-            prefix = call.prefix
-            gone = [each for each in await store.keys(owner) if each.startswith(prefix)]
-            await self._deleted(owner, gone)
-        elif key is None:
-            await store.clear_partition(owner)
-        elif call.operation == "write":
-            assert call.entry is not None
-            await store.write(call.entry)
+        elif change.operation in SHARED:
+            if not await self._is_performed(change):
+                return True
         else:
-            await store.delete(owner, key)
+            assert owner is not None
+            if call.prefix is not None:
+                prefix = call.prefix
+                await self._deleted(owner, [each for each in await store.keys(owner) if each.startswith(prefix)])
+            elif key is None:
+                await store.clear_partition(owner)
+            elif change.entry is not None:
+                await store.write(change.entry)
+            else:
+                await store.delete(owner, key)
         self.doubts.settle(call)
         return True
+
+    async def _is_performed(self, change: Change) -> bool:
+        """What only a shared store is asked for: whether it changed what it was about."""
+        shared, claim = self.shared, change.claim
+        assert shared is not None
+        if claim is None:
+            await shared.mark_tag(change.owner, change.tag, change.stale_at)
+            return True
+        if change.entry is None:
+            await shared.release(claim)
+            return False
+        is_kept = await shared.commit(change.entry, claim)
+        if not is_kept:
+            self._overtaken(claim.owner, claim.key)
+        return is_kept
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:
@@ -435,6 +460,51 @@ class StoreLine:
                 end(answer)
         finally:
             timer.cancel()
+
+    # Beside the line
+
+    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+        """The claim of who is about to fetch. None: the store cannot say.
+
+        It does not overtake what was removed before, else that would refuse the commit.
+        """
+        if self.shared is None or self.health.is_suspect:
+            return None
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            in_front = self.in_front_of_read(owner, key)
+        try:
+            async with asyncio.timeout(LONGEST_CLAIM_S):
+                for call in in_front:
+                    await self.until_over(call, loop)
+                claim = await self.shared.claim(owner, key, waits=waits)
+        except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
+            self._tell_failure("claim", (owner, key), error, loop.time(), hung=False)
+            return None
+        self.health.succeeded()
+        return claim
+
+    async def flush(self) -> StoreFailed | None:
+        """Make all calls, and have a shared store write what it has not yet. What went wrong, if anything did."""
+        await self.make_calls(waits_for_all=True)
+        await self.care()
+        if self.doubts:
+            return StoreFailed("flush", RuntimeError("the store has missed something"))
+        try:
+            if self.shared is not None:
+                await self.shared.flush()
+        except Exception as error:  # noqa: BLE001 (as above)
+            return StoreFailed("flush", error)
+        return None
+
+    async def close(self) -> None:
+        """Let a shared store write what is left, and let go of it."""
+        if self.shared is None:
+            return
+        try:
+            await self.shared.aclose()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._report("", StoreFailed("aclose", error))
 
     # What comes of a call
 

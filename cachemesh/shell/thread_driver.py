@@ -8,12 +8,12 @@ import time
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from returns.result import Failure
 
 from cachemesh.core.commands import Abandoned, StoppedWaiting
-from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
+from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch, StoreFailed
 from cachemesh.shell import health
 from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.logging import shown_key
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from cachemesh.shell.live import Boarding, LiveFlight
-    from cachemesh.shell.ports import StoredEntry
+    from cachemesh.shell.ports import Claim, StoredEntry
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_call import StoreCall
     from cachemesh.shell.thread_batch import ThreadBatch
+
+R = TypeVar("R")
 
 FIRST_LOOK_S: Final = 0.05
 """Who has waited for so long looks whether the wait can ever end; then at intervals that double, up to the longest."""
@@ -228,6 +230,8 @@ class ThreadDomain:
         live.handle = threading.current_thread()
         token = WITHIN.set(live.inside(self._runtime))
         try:
+            if live.claims and self._found([live]):
+                return
             while True:
                 delay_s = runtime.answered(live, self._attempt(live))
                 if delay_s is None:
@@ -245,6 +249,32 @@ class ThreadDomain:
         finally:
             WITHIN.reset(token)
             self.release(live)
+            if live.claims:
+                self.kick()
+
+    def _found(self, lives: Sequence[LiveFlight]) -> list[LiveFlight]:
+        """Claim the fetches of `lives`: those that another process has made, whose answers are theirs."""
+        runtime, line = self._runtime, self._runtime.line
+        assert line is not None
+        runtime.listen()
+        self.kick()  # What was removed before is not to come after the claim.
+        claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
+        found = []
+        for live, first in zip(lives, claims, strict=True):
+            claim = first
+            if claim is not None and claim.found is not None:
+                if runtime.found_elsewhere(live, claim.found):
+                    found.append(live)
+                    continue
+                (claim,) = self._claims([line.claim(live.owner, live.key, waits=False)])
+            runtime.claimed(live, claim)
+        return found
+
+    def _claims(self, claims: Sequence[Coroutine[Any, Any, Claim | None]]) -> list[Claim | None]:
+        """What the store says to `claims`, all made at once."""
+        assert self._portal is not None
+        claimed = self._portal.call(together(claims))
+        return [None] * len(claims) if claimed is None else claimed
 
     # Several flights at once
 
@@ -257,6 +287,11 @@ class ThreadDomain:
             live.driver, live.handle = self, threading.current_thread()
         due = list(lives)
         try:
+            claiming = [live for live in lives if live.claims]
+            for live in self._found(claiming) if claiming else ():
+                self._land(live)
+                del left[live]
+                due.remove(live)
             while due:
                 answers = self._attempt_together(batch, due)
                 now = runtime.time.now()
@@ -276,6 +311,7 @@ class ThreadDomain:
         finally:
             for live in left:
                 self.release(live)
+            self.kick()
 
     def _land(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on, once its answer is in the store."""
@@ -381,6 +417,7 @@ class ThreadDomain:
         """Have the store read over there: what to wait for. None where it is near enough to be read at once."""
         line = self._runtime.line
         assert line is not None
+        self._runtime.listen()
         if line.direct is not None and all(call.is_over for call in live.in_front):
             with self._landing(live):
                 self._runtime.loaded(live, line.read_now(live.owner, live.key))
@@ -415,6 +452,7 @@ class ThreadDomain:
         """See to it that queued store calls are made."""
         line = self._runtime.line
         if line is not None and self._portal is not None and line.has_work(time.monotonic()):
+            self._runtime.listen()
             self._portal.start(line.drain())
 
     def flush(self) -> None:
@@ -426,6 +464,11 @@ class ThreadDomain:
             self._portal.run(line.make_calls())
         if line.wants_care(time.monotonic()):
             self._portal.start(line.care())
+
+    def flush_store(self) -> StoreFailed | None:
+        """`flush`, and have a shared store write what it has not yet. What went wrong, if anything did."""
+        line = self._runtime.line
+        return None if line is None or self._portal is None else self._portal.call(line.flush())
 
     def release(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on."""
@@ -447,6 +490,8 @@ class ThreadDomain:
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self._portal is not None:
             self._finish_calls()
+            assert self._runtime.line is not None
+            self._portal.run(self._runtime.line.close())
             self._portal.stop()
 
     def _finish_calls(self) -> None:
@@ -505,7 +550,7 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._is_stopped = False
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> Future[None] | None:
+    def start(self, coroutine: Coroutine[Any, Any, R]) -> Future[R] | None:
         """Run `coroutine` over there. None once the portal has been stopped, and where it cannot be started."""
         with self._lock:
             loop = self._running()
@@ -543,6 +588,14 @@ class Portal:
         if running is not None and threading.current_thread() is not self._thread:
             running.result()
 
+    def call(self, coroutine: Coroutine[Any, Any, R]) -> R | None:
+        """What `coroutine` answers over there. None where it cannot be asked, or not be waited for."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            return None
+        running = self.start(coroutine)
+        return None if running is None else running.result()
+
     def stop(self) -> None:
         """Cancel what is left, and end the thread."""
         with self._lock:
@@ -554,6 +607,11 @@ class Portal:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """What all of them answer."""
+    return await asyncio.gather(*coroutines)
 
 
 async def _cancel_others() -> None:

@@ -313,7 +313,7 @@ def test_a_store_that_fails_costs_no_answer(stored: Face, store: FaultyStore, op
     stored.settle()
 
     heard = failures_heard(stored)
-    assert set(heard) == {{"clear_partition": "clear"}.get(operation, operation)}
+    assert set(heard) == {operation}
 
 
 @pytest.mark.parametrize("fault", [OSError("disk"), HANG], ids=repr)

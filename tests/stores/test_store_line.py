@@ -18,6 +18,7 @@ from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner
 from cachemesh.errors import CacheError, StoreFailed
 from cachemesh.shell import doubts, store_line
 from cachemesh.shell.health import LONGEST_REST_S, TIMEOUT_S
+from cachemesh.shell.ports import Change
 from cachemesh.shell.store_call import StoreCall
 from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.store_reads import Read, Reads
@@ -63,8 +64,10 @@ class Line(StoreLine):
             assert owner is not None
             assert key is not None
             entry = an_entry(owner=owner, key=key, value=value)
+        if operation == "clear" and owner is not None:
+            operation = "clear_partition"
         with self.lock:
-            return self.append(StoreCall(operation, owner, key, entry))
+            return self.append(StoreCall(Change(operation, owner, key, entry)))
 
     def read(self, key: str = "k", owner: Owner = GLOBAL_OWNER) -> Reading:
         """Ask for a read, in the running event loop."""
@@ -563,10 +566,9 @@ def test_a_logger_that_raises_leaves_no_call_open() -> None:
 
     async def main() -> Iterator[StoreCall]:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # noqa: ARG005
-        calls = [StoreCall("delete", GLOBAL_OWNER, "a"), StoreCall("write", GLOBAL_OWNER, "b", an_entry(key="b"))]
+        changes = [Change("delete", GLOBAL_OWNER, "a"), Change("write", GLOBAL_OWNER, "b", an_entry(key="b"))]
         with lock:
-            for call in calls:
-                line.append(call)
+            calls = [line.append(StoreCall(change)) for change in changes]
         await line.drain()
         return iter(calls)
 
