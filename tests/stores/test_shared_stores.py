@@ -41,6 +41,7 @@ class Account(BaseModel):
     tags: frozenset[str] = frozenset()
 
 
+UNDECODABLE = "k", UndecodableEntry("k", "of another schema")
 ADA = Account(name="Ada", tags=frozenset({"a"}))
 
 
@@ -180,7 +181,8 @@ def test_what_does_not_fit_the_schema_is_a_miss_and_is_told(new: Callable[..., A
     heard = Heard()
     after = new(logger=heard)
     assert after.get("k", Success(ADA), schema=Account, ttl=60) == Success(ADA)
-    assert heard.errors == [("k", UndecodableEntry("k", "of another schema"))]
+    # A reading is made once more where news begin to be heard meanwhile.
+    assert heard.errors in ([UNDECODABLE], [UNDECODABLE] * 2)
     newer = new(logger=heard)
     assert newer.get("k", Failure("asked"), schema=Account) == Success(ADA)
 
@@ -302,7 +304,7 @@ def test_get_many_is_fenced_and_survives(new: Callable[..., Asker]) -> None:
     before.close()
     after = new()
     assert after.run(after.cache.get_many(keys, fetch, ttl=60)) == expected
-    assert len(asked) == 1
+    assert asked == [("a", "bb", "ccc")]
 
 
 def test_directives_survive(new: Callable[..., Asker]) -> None:

@@ -121,8 +121,6 @@ class RedisStore:
 
     async def read(self, owner: Owner, key: str) -> StoredEntry | None:
         """The entry last written under (owner, key), expired or not."""
-        if not self._bus.was_asked:
-            await self._bus.first()
         batcher = self._batcher()
         name = self._layout.entry(owner, key)
         found = await batcher.read((name,))
@@ -133,8 +131,6 @@ class RedisStore:
         """What `read` answers to each of `places`, in one go."""
         if not places:
             return []
-        if not self._bus.was_asked:
-            await self._bus.first()
         batcher = self._batcher()
         names = [self._layout.entry(*place) for place in places]
         found = await batcher.read(names)
@@ -352,8 +348,6 @@ class RedisStore:
 
     async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it."""
-        if not self._bus.was_asked:
-            await self._bus.first()
         batcher = self._batcher()
         name = self._layout.entry(owner, key)
         lease = self._settings.lease if waits else None
@@ -398,19 +392,23 @@ class RedisStore:
         """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
         counter, seen, history = fence_of(claim)
         name = self._layout.entry(claim.owner, claim.key)
+        record = self._record(entry, counter, claim.generation)
         reply = await self._batcher().run(
             scripts.COMMIT,
             (name, self._layout.lease(name)),
             claim.token,
             seen,
             history,
-            self._record(entry, counter, claim.generation),
+            record,
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             self._layout.channel,
             packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
-        return reply == 1
+        if reply != 1:
+            return False
+        self._remember(name, record[:HEADER_SIZE])
+        return True
 
     async def release(self, claim: Claim) -> None:
         """Nothing was fetched: give up the lease."""
@@ -444,7 +442,6 @@ class RedisStore:
 
     def _batcher(self) -> Batcher:
         """That of the running event loop."""
-        self._bus.was_asked = True
         if os.getpid() != self._pid:
             self._forked()
         loop = asyncio.get_running_loop()
