@@ -145,7 +145,7 @@ class Engine:
         try:
             connection = database.lend()
             try:
-                (latest,) = connection.execute(FENCE, self.places.number(owner, key)).fetchone()
+                (latest,) = connection.execute(FENCE, self.places.number(owner, key) * 2).fetchone()
                 database.view.load(connection)
             finally:
                 database.give_back(connection)
