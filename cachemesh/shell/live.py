@@ -111,6 +111,8 @@ class LiveFlight:
 
     is_background = False
     is_load = False
+    is_struck = False
+    """A load whose key was changed while it was being read."""
     is_admitted = False
     """A load that has brought an entry into memory."""
     is_beside = False

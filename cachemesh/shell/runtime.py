@@ -87,6 +87,9 @@ if TYPE_CHECKING:
     from cachemesh.shell.settings import Settings
     from cachemesh.shell.store_call import StoreCall
 
+MOST_REREADS: Final = 3
+"""So often is a store read again whose entry others change meanwhile; after that it is fetched."""
+
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
 
@@ -355,13 +358,15 @@ class Runtime:
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
         has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
+        reads_again = live.is_struck and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
             flight_id=next(self.flight_ids),
             viewer=live.owner[1] if asked.scope is USER else asked.viewer,
             policy=CachePolicy.NETWORK_ONLY if has_left else asked.policy,
-            asked_store=True,
+            asked_store=not reads_again,
+            rereads=asked.rereads + reads_again,
         )
 
     def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
@@ -735,7 +740,9 @@ class Runtime:
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
-        self._landed(effect.flight_id).phase = Phase.ASK_AGAIN
+        live = self._landed(effect.flight_id)
+        live.phase = Phase.ASK_AGAIN
+        live.is_struck = effect.is_struck
 
     def _commit_abort(self, effect: effects.Abort) -> None:
         live = self._landed(effect.flight_id)

@@ -369,8 +369,11 @@ class SyncCache(Face):
         try:
             for key in keys:
                 sort_in(key, self._board(key, batch.fetch, policy, ttl, call, batch=batch), answers, boarded)
-            self._ride_together(loading(boarded), batch, answers, boarded)
             while boarded:
+                loads = loading(boarded)
+                if loads:
+                    self._ride_together(loads, batch, answers, boarded)
+                    continue
                 self._launch_behind(batch)
                 led = [boarding.live for boarding in boarded.values() if boarding.leads]
                 if led:

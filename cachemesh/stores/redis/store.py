@@ -392,19 +392,23 @@ class RedisStore:
         """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
         counter, seen, history = fence_of(claim)
         name = self._layout.entry(claim.owner, claim.key)
+        record = self._record(entry, counter, claim.generation)
         reply = await self._batcher().run(
             scripts.COMMIT,
             (name, self._layout.lease(name)),
             claim.token,
             seen,
             history,
-            self._record(entry, counter, claim.generation),
+            record,
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             self._layout.channel,
             packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
-        return reply == 1
+        if reply != 1:
+            return False
+        self._remember(name, record[:HEADER_SIZE])
+        return True
 
     async def release(self, claim: Claim) -> None:
         """Nothing was fetched: give up the lease."""
