@@ -263,7 +263,7 @@ class AsyncDomain:
     def kick(self) -> None:
         """See to it that queued store calls are made."""
         line = self._runtime.line
-        if line is not None and line.has_work(self._running_loop().time()):
+        if line is not None and line.has_work(self._running_loop().time):
             self._runtime.listen()
             self.spawn(line.drain())
 

@@ -552,7 +552,7 @@ class Runtime:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored, live.plan)
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
-        live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
+        live.is_admitted = len(ordered) > 0 and type(ordered[0]) is effects.Admit
 
     # Other processes
 

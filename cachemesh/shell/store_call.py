@@ -94,10 +94,10 @@ def damage_of(found: object, owner: Owner, key: str) -> str | None:
             return "an impossible instant"
         if type(found.is_failure) is not bool:
             return "a damaged field: is_failure"
-        windows = (found.ttl_s, found.serve_stale_s, found.stale_if_error_s)
-        if not all(window is None or (isfinite(window) and window >= 0) for window in windows):
-            return "an impossible ttl"
-        if type(found.tags) is not tuple or not all(type(tag) is str for tag in found.tags):
+        for window in (found.ttl_s, found.serve_stale_s, found.stale_if_error_s):
+            if window is not None and not (isfinite(window) and window >= 0):
+                return "an impossible ttl"
+        if type(found.tags) is not tuple or (found.tags and not all(type(tag) is str for tag in found.tags)):
             return "a damaged field: tags"
         if found.validator is not None:
             hash(found.validator)

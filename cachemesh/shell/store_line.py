@@ -188,13 +188,13 @@ class StoreLine:
         with self._lock:
             self._homes.add(loop)
 
-    def wants_care(self, now: float) -> bool:
-        """Whether a suspect store is to be tried, or a doubt made up for."""
-        return (self.health.is_suspect or bool(self.doubts)) and self.health.may_probe(now)
+    def wants_care(self, time: Callable[[], float]) -> bool:
+        """Whether a suspect store is to be tried, or a doubt made up for. `time`: the clock of whoever would do it."""
+        return (self.health.is_suspect or bool(self.doubts)) and self.health.may_probe(time())
 
-    def has_work(self, now: float) -> bool:
+    def has_work(self, time: Callable[[], float]) -> bool:
         """Whether a `drain` would have something to do."""
-        return bool(self._waiting) or self.wants_care(now)
+        return bool(self._waiting) or self.wants_care(time)
 
     @property
     def is_busy(self) -> bool:

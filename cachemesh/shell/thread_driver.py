@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -22,7 +22,7 @@ from cachemesh.shell.store_reads import Read, Reads
 from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from concurrent.futures import Future
 
     from cachemesh.shell.live import Boarding, LiveFlight
@@ -410,17 +410,15 @@ class ThreadDomain:
                 if reading is not None:
                     waiting.append((live, reading))
         for live, reading in waiting:
-            with self._landing(live):
-                self._runtime.loaded(live, reading.wait())
+            self._loaded(live, reading.wait)
 
     def _begin_load(self, live: LiveFlight) -> Answers | None:
         """Have the store read over there: what to wait for. None where it is near enough to be read at once."""
         line = self._runtime.line
         assert line is not None
         self._runtime.listen()
-        if line.direct is not None and all(call.is_over for call in live.in_front):
-            with self._landing(live):
-                self._runtime.loaded(live, line.read_now(live.owner, live.key))
+        if line.direct is not None and not (live.in_front and any(not call.is_over for call in live.in_front)):
+            self._loaded(live, partial(line.read_now, live.owner, live.key))
             self.kick()
             return None
         self.kick()
@@ -432,10 +430,9 @@ class ThreadDomain:
             reading.tell(None)
         return reading
 
-    @contextmanager
-    def _landing(self, live: LiveFlight) -> Iterator[None]:
+    def _loaded(self, live: LiveFlight, read: Callable[[], StoredEntry | None]) -> None:
         try:
-            yield
+            self._runtime.loaded(live, read())
         except BaseException:
             self._runtime.aborted(live)
             raise
@@ -451,7 +448,7 @@ class ThreadDomain:
     def kick(self) -> None:
         """See to it that queued store calls are made."""
         line = self._runtime.line
-        if line is not None and self._portal is not None and line.has_work(time.monotonic()):
+        if line is not None and self._portal is not None and line.has_work(time.monotonic):
             self._runtime.listen()
             self._portal.start(line.drain())
 
@@ -462,7 +459,7 @@ class ThreadDomain:
             return
         if line.is_busy:
             self._portal.run(line.make_calls())
-        if line.wants_care(time.monotonic()):
+        if line.wants_care(time.monotonic):
             self._portal.start(line.care())
 
     def flush_store(self) -> StoreFailed | None:
