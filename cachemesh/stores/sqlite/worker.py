@@ -234,7 +234,7 @@ class Worker:
         if kept:
             self._try_at = time.monotonic() + RETRY_S
             engine.queue.failed(kept)
-        engine.queue.done(order for order in batch if order not in kept)
+        engine.queue.done([order for order in batch if order not in kept] if kept else batch)
         for order in batch:
             if order.answer is None:
                 continue
