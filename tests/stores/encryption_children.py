@@ -1,4 +1,4 @@
-"""What the processes do that share a key ring in tests: `python -m tests.stores.encryption_children ROLE FOLDER ...`."""
+"""What the processes do that share a key ring: `python -m tests.stores.encryption_children ROLE FOLDER ...`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def write_of_all(folder: str, name: str, starts_at: str) -> None:
         await store.write(entry(name, f"{owner[1]} {name}", owner=owner))
     await store.flush()
     await store.aclose()
-    tell(True)
+    tell("done")
 
 
 async def forget(folder: str, name: str, _: str) -> None:
@@ -49,7 +49,7 @@ async def forget(folder: str, name: str, _: str) -> None:
     await store.clear_partition((CacheScope.USER, name))
     await store.flush()
     await store.aclose()
-    tell(True)
+    tell("done")
 
 
 async def read(folder: str, name: str, user: str) -> None:
@@ -75,7 +75,7 @@ async def fork_often(folder: str, forks: str, _: str) -> None:
     thread = threading.Thread(target=work)
     thread.start()
     failures = 0
-    for _ in range(int(forks)):
+    for _attempt in range(int(forks)):
         child = os.fork()
         if child == 0:
             status = 1
@@ -86,7 +86,7 @@ async def fork_often(folder: str, forks: str, _: str) -> None:
                 status = int(said != b"said")
             finally:
                 os._exit(status)
-        failures += os.waitpid(child, 0)[1] != 0
+        failures += (await asyncio.to_thread(os.waitpid, child, 0))[1] != 0
     is_over.set()
     thread.join()
     tell(failures)

@@ -8,22 +8,22 @@ import logging
 import os
 import pickle
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 from returns.result import Success
 
 from cachemesh import Cache, CachePolicy, CacheScope, SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER
-from cachemesh.shell.ports import Encoded, SharedStore, Store, StoredEntry
 from cachemesh.stores import encryption
 from cachemesh.stores.encryption import (
     FileKeyRing,
@@ -42,7 +42,6 @@ from cachemesh.stores.envelope import (
     DamagedEnvelopeError,
     Header,
     KeyUnavailableError,
-    LockedEnvelopeError,
     checksum,
     opened,
     opened_for,
@@ -58,9 +57,10 @@ from tests.stores.encryption_children import OWNERS, ROOT_KEY, a_cipher, answer,
 from tests.stores.sqlite_files import ALICE, BOB, entry, payload, using, value
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.shell.ports import SharedStore, Store
     from tests.stores.servers import Server
 
 OTHER_ROOT: Final = bytes(32)
@@ -85,7 +85,7 @@ def in_memory(root_keys: bytes | Sequence[bytes] = ROOT_KEY, **settings: Any) ->
 def test_it_is_xaes_256_gcm(key: bytes, context: bytes, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The vectors of c2sp.org/XAES-256-GCM; the two keys take the two ways through the subkey of CMAC."""
     nonce = b"ABCDEFGHIJKLMNOPQRSTUVWX"
-    monkeypatch.setattr(encryption.os, "urandom", lambda size: nonce[:size])
+    monkeypatch.setattr(os, "urandom", lambda size: nonce[:size])
     xaes = Xaes(key)
     assert xaes.encrypt(b"XAES-256-GCM", context) == nonce + bytes.fromhex(expected)
     assert xaes.decrypt(nonce + bytes.fromhex(expected), context) == b"XAES-256-GCM"
@@ -163,7 +163,7 @@ def is_rejected(envelope: bytes, cipher: PartitionCipher, **place: Any) -> bool:
         found = opened_for(envelope, namespace, owner, key, cipher)
     except DamagedEnvelopeError:
         return True
-    return found.generation != place.get("generation", 7)
+    return bool(found.generation != place.get("generation", 7))
 
 
 def test_se3_each_byte_that_is_tampered_with_is_noticed() -> None:
@@ -187,11 +187,8 @@ def test_se3_each_byte_that_is_tampered_with_is_noticed() -> None:
 def test_se3_what_is_shorter_or_longer_is_noticed() -> None:
     cipher = in_memory()
     body = unpack_body(sealed(SECRET, "n", cipher)[BODY_AT:])
-    accepted = []
-    for content in (*(body.content[:size] for size in range(len(body.content))), body.content + b"\0", b""):
-        if not is_rejected(with_checksum(pack((body.header, content))), cipher):
-            accepted.append(len(content))
-    assert accepted == []
+    others = (*(body.content[:size] for size in range(len(body.content))), body.content + b"\0", b"")
+    assert all(is_rejected(with_checksum(pack((body.header, other))), cipher) for other in others)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +319,14 @@ def test_se3_nothing_secret_is_told(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    return {each.name: each.read_bytes() for each in sorted(folder.iterdir()) if each.is_file()}
+    """As another process reads them: to open and close a file would take the locks of a store in this one."""
+    copy = Path(tempfile.mkdtemp(dir=folder)) / "copy"
+    code = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], ignore=lambda *_: [sys.argv[3]])"
+    command = [sys.executable, "-c", code, str(folder), str(copy), copy.parent.name]
+    subprocess.run(command, check=True)  # noqa: S603 (our own line)
+    found = {each.name: each.read_bytes() for each in copy.iterdir() if each.is_file()}
+    shutil.rmtree(copy.parent)
+    return found
 
 
 def test_se3_what_was_cleared_is_unreadable_in_every_copy(tmp_path: Path) -> None:
@@ -643,8 +647,8 @@ DAMAGES: Final = (other_program, later_version, spoilt, torn, a_folder)
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_ring_costs_misses_only_and_is_left_alone(tmp_path: Path, damage: Callable[[Path], None]) -> None:
-    """Nothing is raised out of a `get`; ring and store stay as they are, and are read again once it is back."""
-    path, copy = tmp_path / "keys.db", tmp_path / "copy.db"
+    """Nothing is raised out of a `get`; the ring stays as it is, and so does what is stored until it is overwritten."""
+    path = tmp_path / "keys.db"
     origin = itertools.count(1)
 
     def get(cipher: PartitionCipher) -> tuple[object, list[str]]:
@@ -655,13 +659,10 @@ def test_a_damaged_ring_costs_misses_only_and_is_left_alone(tmp_path: Path, dama
             cache.set_active_user("alice")
             found = cache.get("k", lambda: Success(next(origin)), scope=CacheScope.USER)
             cache.flush()
-            # Closing is no signing out.
             return found, heard
 
     assert get(a_cipher(tmp_path)) == (Success(1), [])
     assert get(a_cipher(tmp_path)) == (Success(1), [])
-    path.rename(copy)
-    copy.link_to(path) if hasattr(copy, "link_to") else path.write_bytes(copy.read_bytes())
     damage(path)
     spoilt_as = path.read_bytes() if path.is_file() else None
     store_as = rows_of(tmp_path / "x.db")
@@ -745,7 +746,7 @@ def test_processes_that_share_a_ring_agree_on_the_keys(tmp_path: Path) -> None:
     """Four begin at the same instant, with no ring there yet, for the same users; each reads what each has written."""
     starts_at = time.time() + 1.5
     children = [begin("write_of_all", tmp_path, f"k{number}", starts_at) for number in range(4)]
-    assert [answer(child) for child in children] == [True] * 4
+    assert [answer(child) for child in children] == ["done"] * 4
     assert len(list(FileKeyRing(tmp_path / "keys.db").scan())) == len(OWNERS)
 
     async def read(store: SqliteStore) -> list[bytes | None]:
@@ -764,18 +765,14 @@ def test_what_another_process_forgets_is_forgotten_here(tmp_path: Path) -> None:
         owner = OWNERS[0]
         await store.write(entry("k", 1, owner=owner))
         await store.flush()
-        before = files_of(tmp_path)["cache.db-wal"]
-        assert await asyncio.to_thread(answer, begin("forget", tmp_path, owner[1], "")) is True
+        assert await asyncio.to_thread(answer, begin("forget", tmp_path, owner[1], "")) == "done"
         assert await value(store, owner=owner) is None
         assert heard == []  # It was cleared, and there is nothing odd about that.
-        cipher = store._engine.cipher
-        assert cipher is not None
         await asyncio.sleep(0.2)
         await store.write(entry("k", 2, owner=owner))
         await store.flush()
         assert await asyncio.to_thread(answer, begin("read", tmp_path, "k", owner[1])) == "2"
         assert heard == []
-        assert b"" != before
 
     using(tmp_path / "cache.db", act, cipher=a_cipher(tmp_path, recheck=0.1))
 
@@ -919,7 +916,7 @@ def test_se3_a_record_of_the_server_is_worthless_after_the_clearing(server: Serv
         for owner in (ALICE, BOB):
             await store.write(entry("k", CANARY, owner=owner))
         with server.client() as client:
-            kept = {name: client.dump(name) for name in client.keys()}
+            kept = {name: client.dump(name) for name in client.scan_iter()}
         await store.clear_partition(ALICE)
         with server.client() as client:
             client.flushall()
@@ -1024,14 +1021,18 @@ def test_on_a_server_a_ring_that_is_down_costs_misses_only(server: Server, caplo
         store = RedisStore(server.url, timeout=5.0, cipher=PartitionCipher(ROOT_KEY, keyring=ring, recheck=0.0))
         async with Cache(store=store) as cache:
             assert await cache.get("k", fetch, policy=CachePolicy.NETWORK_FIRST) == Success(1)
+            assert await cache.get("l", fetch) == Success(2)
             await cache.flush()
         ring.is_down = True
-        for expected in (2, 3):
+        for expected in (3, 4):
             async with Cache(store=store) as cache:
                 assert await cache.get("k", fetch) == Success(expected)
+        assert await found_by(store, "l", GLOBAL_OWNER) is None
         ring.is_down = False
         await asyncio.sleep(encryption.RETRY_S)
-        assert await found_by(store, "k", GLOBAL_OWNER) == b"1"
+        # What was fetched meanwhile could not be stored, and what was there before is not believed any more.
+        assert await found_by(store, "k", GLOBAL_OWNER) is None
+        assert await found_by(store, "l", GLOBAL_OWNER) == b"2"
         await store.aclose()
 
     asyncio.run(act())
