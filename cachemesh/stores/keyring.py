@@ -168,7 +168,7 @@ class FileKeyRing:
 
     def find(self, owners: Collection[bytes], /) -> Keys:
         """The keys of `owners`."""
-        with self._open() as connection:
+        with self._open(writes=False) as connection:
             return {} if connection is None else found_in(connection, owners)
 
     def add(self, keys: Mapping[bytes, WrappedKey], beside: Collection[bytes], /) -> Keys:
@@ -213,7 +213,7 @@ class FileKeyRing:
         """Every key, with its owner."""
         cursor = -(2**63)
         while True:
-            with self._open() as connection:
+            with self._open(writes=False) as connection:
                 if connection is None:
                     return
                 rows = connection.execute(
@@ -226,7 +226,7 @@ class FileKeyRing:
             cursor = rows[-1][4]
 
     @contextmanager
-    def _open(self, *, makes: bool = False) -> Iterator[sqlite3.Connection | None]:
+    def _open(self, *, makes: bool = False, writes: bool = True) -> Iterator[sqlite3.Connection | None]:
         """The open file; None where there are no keys. `makes`: make it then, and begin a transaction."""
         with _in_use:
             try:
@@ -236,10 +236,11 @@ class FileKeyRing:
                     yield None
                     return
                 with contextlib.closing(self._connect()) as connection:
-                    # Each page that held a key is overwritten before the commit is over; and no loss of power
-                    # brings back the journal of a commit that was acknowledged.
-                    connection.execute("PRAGMA secure_delete=ON")
-                    connection.execute("PRAGMA synchronous=EXTRA")
+                    if writes:
+                        # Each page that held a key is overwritten before the commit is over; and no loss of power
+                        # brings back the journal of a commit that was acknowledged.
+                        connection.execute("PRAGMA secure_delete=ON")
+                        connection.execute("PRAGMA synchronous=EXTRA")
                     if makes:
                         connection.execute("BEGIN IMMEDIATE")
                     is_new = self._is_new(connection)

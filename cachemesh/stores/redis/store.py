@@ -140,8 +140,15 @@ class RedisStore:
         name = self._layout.entry(owner, key)
         found = await batcher.read((name,))
         view = await self._view(batcher, glance_of(found.head))
-        (entry,) = await self._entries([(owner, key, name, found.records[0])], view)
-        return entry
+        record = found.records[0]
+        self._remember(name, b"" if record is None else record[:HEADER_SIZE])
+        if record is None or view is None:
+            return None
+        try:
+            return self._judged(owner, key, record, view, self._at_hand)
+        except LockedEnvelopeError:
+            (entry,) = await self._all_judged([(owner, key, record)], view)
+            return entry
 
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
@@ -151,12 +158,10 @@ class RedisStore:
         names = [self._layout.entry(*place) for place in places]
         found = await batcher.read(names)
         view = await self._view(batcher, glance_of(found.head))
-        return await self._entries(
-            [
-                (owner, key, name, record)
-                for (owner, key), name, record in zip(places, names, found.records, strict=True)
-            ],
-            view,
+        for name, record in zip(names, found.records, strict=True):
+            self._remember(name, b"" if record is None else record[:HEADER_SIZE])
+        return await self._all_judged(
+            [(owner, key, record) for (owner, key), record in zip(places, found.records, strict=True)], view
         )
 
     async def keys(self, owner: Owner) -> Collection[str]:
@@ -231,14 +236,6 @@ class RedisStore:
         else:
             findings.append(Finding(Level.NOTE, "news", "Nobody here wants to hear what other processes do."))
         return findings
-
-    async def _entries(
-        self, found: Sequence[tuple[Owner, str, bytes, bytes | None]], view: View | None
-    ) -> list[StoredEntry | None]:
-        """What records say that were found under (owner, key, name), as the marks leave it."""
-        for _, _, name, record in found:
-            self._remember(name, b"" if record is None else record[:HEADER_SIZE])
-        return await self._all_judged([(owner, key, record) for owner, key, _, record in found], view)
 
     async def _all_judged(self, found: Sequence[Found], view: View | None) -> list[StoredEntry | None]:
         """The entries in records, in a thread where a cipher has to wait for its keys."""
