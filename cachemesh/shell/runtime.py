@@ -61,7 +61,7 @@ from cachemesh.shell.outcomes import (
     strip_tracebacks,
     with_traceback,
 )
-from cachemesh.shell.ports import Backplane, Encoded, NewsKind, SharedStore, StoredEntry
+from cachemesh.shell.ports import Backplane, Change, Encoded, NewsKind, SharedStore, StoredEntry
 from cachemesh.shell.reports import events_of
 from cachemesh.shell.schema import (
     DecodingError,
@@ -73,7 +73,7 @@ from cachemesh.shell.schema import (
     encoded_failure,
     encoded_plainly,
 )
-from cachemesh.shell.store_line import StoreCall, StoreLine
+from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.tables import LiveState
 from cachemesh.shell.values import Values, thawed
 from cachemesh.shell.watch import Mailbox, WatchTable
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import Claim, Clock, News, Store
     from cachemesh.shell.provenance import Trace
     from cachemesh.shell.settings import Settings
+    from cachemesh.shell.store_call import StoreCall
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
@@ -174,7 +175,7 @@ class Runtime:
             self.tell("on_hit", shown_key(owner, command.key))
         return answer
 
-    def ask(  # noqa: C901, PLR0912 (a case an effect)
+    def ask(  # noqa: C901, PLR0912, PLR0915 (a case an effect)
         self,
         command: commands.Get | commands.Refresh,
         fetch: Callable[..., Any],
@@ -229,7 +230,8 @@ class Runtime:
                 elif type(effect) is effects.Load:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     started.is_load = True
-                    started.store_call = self._call_store("read", effect.owner, effect.key)
+                    assert self.line is not None
+                    started.in_front = self.line.in_front_of_read(effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
             self._is_busy = False
@@ -326,6 +328,22 @@ class Runtime:
                 self.tell("on_hit", shown_key(live.owner, live.key))
             return old
         return with_traceback(answer, live.traceback)
+
+    def brought(self, boarding: Boarding) -> Answer | None:
+        """What a load has brought, to one who waited for it and just wants what is fresh; None: ask again."""
+        live, asked = boarding.live, boarding.asked
+        if not live.is_admitted or boarding.trace is not None or type(asked) is not commands.Get:
+            return None
+        if asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
+            return None
+        partition = self.state.partitions.get(live.owner)
+        resident: Any = None if partition is None else partition.entries.get(live.key)
+        if resident is None or self.time.now() >= resident.hit_until:
+            return None
+        answer: Answer = resident.answer
+        if self.logger is not None:
+            self.tell("on_hit", shown_key(live.owner, live.key))
+        return answer
 
     def asked_again(self, boarding: Boarding) -> commands.Get | commands.Refresh:
         """What was asked, now that the store has been, or a fetch that began too early.
@@ -584,9 +602,7 @@ class Runtime:
 
     def _release(self, owner: Owner, key: str, claim: Claim) -> None:
         assert self.line is not None
-        call = StoreCall("release", owner, key)
-        call.claim = claim
-        self.line.append(call)
+        self.line.order(Change("release", owner, key, claim=claim))
 
     def _commit_overtaken(self, effect: effects.Overtaken) -> None:
         owner = effect.owner
@@ -743,13 +759,13 @@ class Runtime:
         if self.line is not None and not effect.is_stored:
             live = self.lives.get(effect.flight_id)
             call = self._written_through(owner, key, entry, expires_at, live)
-            if live is not None:
+            if live is not None and call is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _written_through(
         self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None, live: LiveFlight | None
-    ) -> StoreCall:
+    ) -> StoreCall | None:
         """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
 
         The store knows of no marks, so what they say of an entry goes with it.
@@ -759,15 +775,19 @@ class Runtime:
         assert self.line is not None
         value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
         if expires_at is None or (self.keeps_bytes and value is None):
-            return self.line.append(StoreCall("delete", owner, key))
+            return self.line.order(Change("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
         stored = self._as_stored(owner, key, entry, value)
+        return self._kept(stored, live)
+
+    def _kept(self, stored: StoredEntry, live: LiveFlight | None) -> StoreCall | None:
+        """The call that has the store keep what `live` has brought, or what was written by hand."""
+        assert self.line is not None
         if live is None or not self.keeps_bytes:
-            return self._write(stored)
-        call = StoreCall("commit", owner, key, stored)
-        call.claim, live.claim = live.claim, None
-        return self.line.append(call)
+            return self.line.order(Change("write", stored.owner, stored.key, stored))
+        claim, live.claim = live.claim, None
+        return self.line.order(Change("commit", stored.owner, stored.key, stored, claim))
 
     def _bytes_for(self, answer: Answer, live: LiveFlight | None) -> Encoded | None:
         """The bytes that were made of an answer of `live`, or of what is written by hand.
@@ -838,11 +858,7 @@ class Runtime:
                 ttl_s=failed.serve_until - failed.failed_at,
                 expires_at=failed.serve_until + offset,
             )
-            live.store_call = call = StoreCall(
-                "commit" if self.keeps_bytes else "write", effect.owner, effect.key, stored
-            )
-            call.claim, live.claim = live.claim, None
-            self.line.append(call)
+            live.store_call = self._kept(stored, live)
 
     def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
         if effect.notify:
@@ -850,7 +866,7 @@ class Runtime:
 
     def _commit_drop(self, effect: effects.Drop) -> None:
         self._struck_off(effect.owner, effect.key)
-        self._call_store("delete", effect.owner, effect.key)
+        self._change_store(Change("delete", effect.owner, effect.key))
         if effect.existed or self.line is not None:
             self._announce(effect.owner, effect.key, Failure(CacheMiss(effect.key)))
 
@@ -859,20 +875,16 @@ class Runtime:
         if owner == GLOBAL_OWNER:
             self.alike.clear()
         if self.line is not None:
-            call = StoreCall("clear", owner, None)
-            call.prefix = effect.prefix
-            self.line.append(call)
+            self.line.order(Change("delete", owner), effect.prefix)
         watched = {key for key in self._watches.keys(owner) if key.startswith(effect.prefix)}
         for key in watched if self.line is not None else watched & effect.keys:
             self._announce(owner, key, Failure(CacheMiss(key)))
 
     def _commit_tag(self, effect: effects.TagMarked) -> None:
         self.alike.clear()
-        if self.keeps_bytes and effect.at is not None and self.line is not None:
-            call = StoreCall("mark", effect.owner, None)
-            call.tag = effect.tag
-            call.stale_at = effect.at + self.time.epoch_offset if effect.is_soft else None
-            self.line.append(call)
+        if self.keeps_bytes and effect.at is not None:
+            stale_at = effect.at + self.time.epoch_offset if effect.is_soft else None
+            self._change_store(Change("mark_tag", effect.owner, tag=effect.tag, stale_at=stale_at))
         if effect.is_soft:
             return
         for owner in list(self._watches.boxes):
@@ -890,7 +902,7 @@ class Runtime:
             self.alike.clear()
         else:
             self._drops += 1
-        self._call_store("clear", effect.owner, None)
+        self._change_store(Change("clear_partition", effect.owner))
         for mailbox in self._watches.watching_any(effect.owner):
             mailbox.withdraw(effect.owner)
         for key in self._watches.keys(effect.owner) & effect.keys:
@@ -938,14 +950,11 @@ class Runtime:
     def _commit_clear_store(self, effect: effects.ClearStore) -> None:
         del effect
         self._order.forget_all()
-        self._call_store("clear", None, None)
+        self._change_store(Change("clear"))
 
-    def _call_store(self, operation: str, owner: Owner | None, key: str | None) -> StoreCall | None:
-        return None if self.line is None else self.line.append(StoreCall(operation, owner, key))
-
-    def _write(self, entry: StoredEntry) -> StoreCall:
-        assert self.line is not None
-        return self.line.append(StoreCall("write", entry.owner, entry.key, entry))
+    def _change_store(self, change: Change) -> None:
+        if self.line is not None:
+            self.line.order(change)
 
     # Writing by hand
 

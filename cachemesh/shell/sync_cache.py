@@ -394,10 +394,13 @@ class SyncCache(Face):
     ) -> None:
         """Wait for the flights of `keys`; then ask again where that is due, all at once."""
         again: list[tuple[str, Boarding]] = []
+        self._domain.load_together([live for key in keys if (live := boarded[key].live).is_load and boarded[key].leads])
         for key in sorted(keys, key=lambda key: not boarded[key].leads):
             boarding = boarded[key]
             told = self._domain.wait(boarding) if boarding.live.is_load else self._domain.wait_on(boarding)
             del boarded[key]
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is None:
                 again.append((key, boarding))
             else:
@@ -445,6 +448,8 @@ class SyncCache(Face):
         """Wait for a flight; once a load has ended, ask again."""
         while True:
             told = self._domain.wait(boarding)
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is not None:
                 return told
             answer = self._again(boarding)

@@ -3,7 +3,8 @@
 A connection that has said nothing for half of `ping_interval` is asked whether
 it is still there, and given up when it says nothing for the other half. From
 then on until there is another one, and once more when there is, listeners are
-told that news may be lost.
+told that news may be lost. On the first connection they are told only where
+the store was asked before: usually it waits with its first answers for us.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 2.0
 """Between two attempts to connect: twice as long each time, and a random part of that."""
 
+FIRST_ANSWER_S: Final = 0.25
+"""So long, at the most, does the first answer of a store wait until news are heard."""
+
 PING: Final = packed((b"PING",))
 
 
@@ -62,6 +66,9 @@ class Bus:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self.is_subscribed = False
+        self.was_asked = False
+        """Whether listeners may remember an answer of the store."""
+        self._is_starting = False
         _BUSES.add(self)
 
     def listen(self, hear: Hear) -> Callable[[], None]:
@@ -74,6 +81,13 @@ class Bus:
             self._listeners[number] = reference
             self._start()
         return lambda: self._forget(number)
+
+    async def first(self) -> None:
+        """Before the first answer: wait for a connection that is being made, so that no news of the answer are lost."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + FIRST_ANSWER_S
+        while self._is_starting and not self.is_subscribed and loop.time() < ends_at:
+            await asyncio.sleep(0.001)
 
     def resume(self) -> None:
         """Listen again, if anybody still wants to hear and nobody listens."""
@@ -116,6 +130,7 @@ class Bus:
     def _start(self) -> None:
         if self._thread is None:
             self._stop = asyncio.Event()
+            self._is_starting = True
             self._thread = threading.Thread(target=self._run, name="cachemesh-redis-bus", daemon=True)
             self._thread.start()
 
@@ -123,7 +138,7 @@ class Bus:
         try:
             asyncio.run(self._listen())
         finally:
-            self.is_subscribed = False
+            self.is_subscribed = self._is_starting = False
             with self._lock:
                 was_stopped = self._stop is not None and self._stop.is_set()
                 self._thread = self._loop = self._stop = None
@@ -140,10 +155,12 @@ class Bus:
         told_at = -self._memory_cap_s
         while not stop.is_set() and self._has_listeners():
             ear = await self._subscribed(fleet)
+            self._is_starting = False
             if ear is not None:
-                failures = 0
+                failures, may_be_remembered = 0, self.was_asked
                 self.is_subscribed = True
-                self._tell(LOST)
+                if may_be_remembered:
+                    self._tell(LOST)
                 await self._hear(ear, fleet, stop)
                 self.is_subscribed = False
                 ear.close()

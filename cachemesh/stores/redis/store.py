@@ -136,6 +136,8 @@ class RedisStore:
 
     async def read(self, owner: Owner, key: str) -> StoredEntry | None:
         """The entry last written under (owner, key), expired or not."""
+        if not self._bus.was_asked:
+            await self._bus.first()
         batcher = self._batcher()
         name = self._layout.entry(owner, key)
         found = await batcher.read((name,))
@@ -154,6 +156,8 @@ class RedisStore:
         """What `read` answers to each of `places`, in one go."""
         if not places:
             return []
+        if not self._bus.was_asked:
+            await self._bus.first()
         batcher = self._batcher()
         names = [self._layout.entry(*place) for place in places]
         found = await batcher.read(names)
@@ -413,6 +417,8 @@ class RedisStore:
 
     async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it."""
+        if not self._bus.was_asked:
+            await self._bus.first()
         batcher = self._batcher()
         name = self._layout.entry(owner, key)
         lease = self._settings.lease if waits else None
@@ -508,6 +514,7 @@ class RedisStore:
 
     def _batcher(self) -> Batcher:
         """That of the running event loop."""
+        self._bus.was_asked = True
         if os.getpid() != self._pid:
             self._forked()
         loop = asyncio.get_running_loop()
