@@ -814,6 +814,10 @@ def test_a_process_may_be_forked_while_a_ring_is_in_use(tmp_path: Path) -> None:
 # The contract
 
 
+FEW_TEXTS: Final = ("", "k", "a:b", "\0", "\ud800", "x" * 10_000)
+"""One class meets all the others; a cipher sees no text, only bytes."""
+
+
 class TestSqliteStoreWithCipher(SharedStoreContract):
     examples = 20
     steps = 30
@@ -841,6 +845,7 @@ class TestSqliteStoreWithRingInAFile(TestSqliteStoreWithCipher):
     """Each store has a cipher of its own, as another process would."""
 
     examples = 5
+    texts = FEW_TEXTS
 
     def make_store(self) -> Store:
         number = next(self.numbers)
@@ -856,6 +861,7 @@ class TestSqliteStoreWithRingInAFile(TestSqliteStoreWithCipher):
 class TestRedisStoreWithCipher(StoreContract):
     examples = 15
     keeps_bytes = True
+    texts = FEW_TEXTS
 
     @pytest.fixture(autouse=True)
     def _on(self, server: Server, tmp_path: Path) -> None:
