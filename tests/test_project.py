@@ -199,7 +199,14 @@ def methods(public: object) -> Iterator[str]:
 
 def imported_from_outside() -> set[str]:
     """The packages that the library imports, without those that only its extras import."""
-    for_extras = {("cli.py",), ("store_cli",), ("demo",), ("testing",), ("stores", "redis"), ("stores", "encryption.py")}
+    for_extras = {
+        ("cli.py",),
+        ("store_cli",),
+        ("demo",),
+        ("testing",),
+        ("stores", "redis"),
+        ("stores", "encryption.py"),
+    }
     outside = set()
     for path in files_of_the_package():
         inside = path.relative_to(ROOT / "cachemesh").parts
