@@ -85,9 +85,9 @@ def nowhere() -> None:
 
 def damage_of(found: object, owner: Owner, key: str) -> str | None:
     """What is wrong with what the store returned for a read; None where it is an entry of this owner and key."""
-    if not isinstance(found, StoredEntry):
-        return f"no StoredEntry but {type(found).__name__}"
     try:
+        if not isinstance(found, StoredEntry):
+            return f"no StoredEntry but {type(found).__name__}"
         if found.owner != owner or found.key != key:
             return "an entry of another key"
         if not (abs(found.created_at) < LAST_INSTANT and is_instant(found.expires_at) and is_instant(found.ageing_at)):
