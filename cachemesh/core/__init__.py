@@ -19,6 +19,7 @@ from cachemesh.core.commands import (
     Forget,
     GaveUp,
     Get,
+    Hydrate,
     Invalidate,
     InvalidatePrefix,
     Loaded,
@@ -61,9 +62,11 @@ from cachemesh.core.effects import (
     ReportFailure,
     Save,
     Settle,
+    Skip,
     StartFetch,
     TagMarked,
     WaitUntil,
+    Why,
 )
 from cachemesh.core.explain import Ending, Explanation, explain
 from cachemesh.core.model import (
@@ -128,6 +131,7 @@ __all__ = [
     "Freshness",
     "GaveUp",
     "Get",
+    "Hydrate",
     "Invalidate",
     "InvalidatePrefix",
     "Join",
@@ -161,6 +165,7 @@ __all__ = [
     "Save",
     "SetActiveUser",
     "Settle",
+    "Skip",
     "StartFetch",
     "State",
     "StoppedWaiting",
@@ -170,6 +175,7 @@ __all__ = [
     "Update",
     "WaitUntil",
     "WaitedLong",
+    "Why",
     "explain",
     "reduce",
 ]

@@ -15,7 +15,7 @@ from msgspec import Struct
 from cachemesh.core.model import A, Ancestor, Entry, Failed, Lifespan, Origin, Redacted, RefreshSource
 from cachemesh.core.policies import CachePolicy
 from cachemesh.core.retry import NO_RETRY, Retry
-from cachemesh.core.scopes import CacheScope
+from cachemesh.core.scopes import CacheScope, Owner
 
 
 class Get(Struct, frozen=True, gc=False):
@@ -180,6 +180,20 @@ class Loaded(Redacted, Generic[A], frozen=True):
     failed: Failed[A] | None = None
 
 
+class Hydrate(Redacted, Generic[A], frozen=True):
+    """An entry, or a remembered failure, came from outside: from a snapshot, or from the store before anybody asked.
+
+    `stamp`: as for `MarkTag`, drawn before it was read. Answered by exactly one
+    of `Admit`, `Remember` and `Skip`.
+    """
+
+    owner: Owner
+    key: str
+    found: Entry[A] | Failed[A]
+    now: float
+    stamp: int
+
+
 class Invalidate(Struct, frozen=True):
     """`key` is to be gone, from every partition that the caller sees or from the scope that is named."""
 
@@ -317,6 +331,7 @@ Command: TypeAlias = (
     | StoppedWaiting
     | DomainClosed
     | Loaded[A]
+    | Hydrate[A]
     | Invalidate
     | InvalidatePrefix
     | MarkTag

@@ -19,6 +19,7 @@ from cachemesh.core.flights import (
     on_stopped_waiting,
     on_waited_long,
 )
+from cachemesh.core.hydration import on_hydrate
 from cachemesh.core.removals import (
     on_clear,
     on_clear_scope,
@@ -54,6 +55,7 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.StoppedWaiting: on_stopped_waiting,
     commands.DomainClosed: on_domain_closed,
     commands.Loaded: on_loaded,
+    commands.Hydrate: on_hydrate,
     commands.Invalidate: on_invalidate,
     commands.InvalidatePrefix: on_invalidate_prefix,
     commands.MarkTag: on_mark_tag,

@@ -715,7 +715,7 @@ class Runtime:
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
         self._struck_off(effect.owner, effect.key)
-        return self._admitted(effect.owner, effect.key)
+        return self._admitted(effect.owner, effect.key) if effect.is_new else ()
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
         """Make room for a new entry: the evictions that follow from it."""
