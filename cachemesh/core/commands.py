@@ -180,6 +180,14 @@ class Loaded(Redacted, Generic[A], frozen=True):
     failed: Failed[A] | None = None
 
 
+class FoundElsewhere(Redacted, Generic[A], frozen=True):
+    """What a flight is to fetch was fetched by another process, since it was asked for: it is in the store."""
+
+    flight_id: int
+    now: float
+    entry: Entry[A]
+
+
 class Hydrate(Redacted, Generic[A], frozen=True):
     """An entry, or a remembered failure, came from outside: from a snapshot, or from the store before anybody asked.
 
@@ -214,7 +222,8 @@ class MarkTag(Struct, frozen=True):
     """Every entry with `tag` is to be gone or (`is_soft`) stale, also what is being fetched.
 
     From all partitions; where a scope is named, or for a view, from those that
-    the caller sees. `stamp`: an id from the row of the flights' ids.
+    the caller sees. `stamp`: an id from the row of the flights' ids. `is_heard`:
+    another process has ordered it, for `owner` or (None) for all.
     """
 
     tag: str
@@ -223,6 +232,8 @@ class MarkTag(Struct, frozen=True):
     is_soft: bool = False
     scope: CacheScope | None = None
     viewer: str | None = None
+    is_heard: bool = False
+    owner: Owner | None = None
 
 
 class Put(Redacted, Generic[A], frozen=True):
@@ -270,6 +281,16 @@ class Touch(Struct, frozen=True):
     ttl_s: float | None = None
     lifespan: Lifespan | None = None
     chance: float = 0.0
+
+
+class Heard(Struct, frozen=True):
+    """Another process has changed `key` of `owner`; without a key all that is the owner's, without an owner everything.
+
+    Also where it only may have.
+    """
+
+    owner: Owner | None = None
+    key: str | None = None
 
 
 class ResetBreaker(Struct, frozen=True):
@@ -331,6 +352,7 @@ Command: TypeAlias = (
     | StoppedWaiting
     | DomainClosed
     | Loaded[A]
+    | FoundElsewhere[A]
     | Hydrate[A]
     | Invalidate
     | InvalidatePrefix
@@ -338,6 +360,7 @@ Command: TypeAlias = (
     | Put[A]
     | Update[A]
     | Touch
+    | Heard
     | ResetBreaker
     | Clear
     | SetActiveUser

@@ -122,6 +122,7 @@ class Save(Redacted, Generic[A], frozen=True):
     """An entry was committed: write it through, tell watchers and logger.
 
     `is_new`: its key held none before. `is_news`: its value is another one.
+    `is_stored`: the store has it already.
     """
 
     flight_id: int
@@ -130,6 +131,7 @@ class Save(Redacted, Generic[A], frozen=True):
     entry: Entry[A]
     is_new: bool
     is_news: bool = True
+    is_stored: bool = False
 
 
 class Admit(Struct, frozen=True):
@@ -196,11 +198,23 @@ class DropPrefix(Struct, frozen=True):
 
 
 class TagMarked(Struct, frozen=True):
-    """What bears `tag` is gone, or stale, for one owner or (None) for all: tell the watchers of what is gone."""
+    """What bears `tag` is gone, or stale, for one owner or (None) for all: tell the watchers of what is gone.
+
+    The store is told `at` which instant; None: it knows.
+    """
 
     owner: Owner | None
     tag: str
     is_soft: bool
+    at: float | None = None
+
+
+class Overtaken(Struct, frozen=True):
+    """`keys` of an owner were changed elsewhere, and are forgotten; `is_whole`: all that the owner has."""
+
+    owner: Owner
+    keys: frozenset[str]
+    is_whole: bool
 
 
 class DropPartition(Struct, frozen=True):
@@ -281,6 +295,7 @@ Effect: TypeAlias = (
     | Drop
     | DropPrefix
     | TagMarked
+    | Overtaken
     | DropPartition
     | ClearStore
     | LogInvalidate

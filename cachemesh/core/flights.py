@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         DomainClosed,
         FetchFailed,
         FetchSucceeded,
+        FoundElsewhere,
         GaveUp,
         Loaded,
         Overdue,
@@ -368,6 +369,33 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
         return landed(state, flight, partition), (remember, ask_again)
 
     return landed(state, flight, partition), (ask_again,)
+
+
+def on_found_elsewhere(state: State[A], command: FoundElsewhere[A]) -> Step[A]:
+    """It is this flight's answer: taken in as it is, with its own age, unless the flight may store nothing any more."""
+    flight = state.flights.get(command.flight_id)
+    if flight is None:
+        return state, ()
+    if flight.origin is not None:
+        state = without_probe(state, flight)
+    flight_id, owner, key = command.flight_id, flight.owner, flight.key
+    partition = listing_partition(state, flight)
+    entry = made_in_time(command.entry, command.now)
+    settle = Settle(flight_id, owner, key, entry.answer)
+    if partition is None or not flight.persist or was_marked(state, owner, entry, flight_id):
+        return landed(state, flight, partition), (settle,)
+    entry = stamped(entry, flight_id)
+    is_new = partition.entries.get(key) is None
+    stored = partition.moved(
+        partition.entries.insert(key, entry),
+        partition.failures.discard(key) if key in partition.failures else partition.failures,
+        without_overtaken(state.flights, partition.flights, flight),
+    )
+    partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
+    return state.moved(partitions, state.flights.discard(flight_id)), (
+        Save(flight_id, owner, key, entry, is_new, is_stored=True),
+        settle,
+    )
 
 
 def made_in_time(entry: Entry[A], now: float) -> Entry[A]:

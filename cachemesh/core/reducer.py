@@ -12,6 +12,7 @@ from cachemesh.core.flights import (
     on_fetch_aborted,
     on_fetch_failed,
     on_fetch_succeeded,
+    on_found_elsewhere,
     on_gave_up,
     on_loaded,
     on_overdue,
@@ -20,6 +21,7 @@ from cachemesh.core.flights import (
     on_waited_long,
 )
 from cachemesh.core.hydration import on_hydrate
+from cachemesh.core.news import on_heard
 from cachemesh.core.removals import (
     on_clear,
     on_clear_scope,
@@ -55,6 +57,7 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.StoppedWaiting: on_stopped_waiting,
     commands.DomainClosed: on_domain_closed,
     commands.Loaded: on_loaded,
+    commands.FoundElsewhere: on_found_elsewhere,
     commands.Hydrate: on_hydrate,
     commands.Invalidate: on_invalidate,
     commands.InvalidatePrefix: on_invalidate_prefix,
@@ -62,6 +65,7 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.Put: on_put,
     commands.Update: on_update,
     commands.Touch: on_touch,
+    commands.Heard: on_heard,
     commands.ResetBreaker: on_reset_breaker,
     commands.Clear: on_clear,
     commands.SetActiveUser: on_set_active_user,

@@ -78,7 +78,7 @@ def on_invalidate_prefix(state: State[A], command: InvalidatePrefix) -> Step[A]:
 
 
 def on_mark_tag(state: State[A], command: MarkTag) -> Step[A]:
-    owners: tuple[Owner | None, ...] = (None,)
+    owners: tuple[Owner | None, ...] = (command.owner,)
     if command.scope is not None or command.viewer is not None:
         owners = visible_owners(command.scope, state.active_user, command.viewer)
     if not owners:
@@ -94,9 +94,12 @@ def on_mark_tag(state: State[A], command: MarkTag) -> Step[A]:
         for mark in marks.values():
             floor = later(floor, mark)
         marks = state.no_marks()
-    orders = tuple(TagMarked(owner, command.tag, command.is_soft) for owner in owners)
+    at = None if command.is_heard else command.now
+    orders = tuple(TagMarked(owner, command.tag, command.is_soft, at) for owner in owners)
     if marks is not state.marks or floor is not state.marks_floor:
         state = replace(state, marks=marks, marks_floor=floor)
+    if command.is_heard:
+        return state, orders
     return state, (*orders, LogTag(command.tag, command.is_soft, owners[0]))
 
 

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from msgspec import Struct
 
 from cachemesh.core import commands, effects
-from cachemesh.core.scopes import CacheScope, Owner
+from cachemesh.shell.ports import StoredEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from cachemesh.shell.ports import StoredEntry
+    from cachemesh.core.scopes import CacheScope, Owner
 
 V = TypeVar("V")
 
@@ -124,29 +124,13 @@ class Intake:
     def note(self, command: commands.Command[Any], ordered: Iterable[effects.Effect[Any]]) -> None:
         """What `command` has led to: something may be removed by it, or written."""
         if isinstance(command, commands.ClearScope) and command.viewer is None:
-            for owner in {*self.aside.owners(), *self.unproved.owners()}:
-                if owner[0] is command.scope:
-                    self._drop_all(owner)
-            self._note(command.scope)
+            self.drop_scope(command.scope)
+        elif isinstance(command, commands.Heard):  # Also of what the memory had nothing of.
+            self._heard(command.owner, command.key)
         for effect in ordered:
-            kind = type(effect)
-            if kind is effects.Save or kind is effects.Drop:
-                self._drop(effect.owner, effect.key)  # type: ignore[union-attr]  # both have them
-            elif isinstance(effect, effects.DropPrefix):
-                self._drop_prefix(effect.owner, effect.prefix)
-            elif isinstance(effect, effects.DropPartition):
-                self._drop_all(effect.owner)
-                self._note(effect.owner)
-            elif isinstance(effect, effects.ClearStore):
-                self.clear()
-                self._note(EVERYTHING)
-        self._settle()
-
-    def clear(self) -> None:
-        """Nothing is kept aside, and nothing is unproved."""
-        self.aside.clear()
-        self.unproved.clear()
-        self._bytes_aside = 0
+            removes = REMOVES.get(type(effect))
+            if removes is not None:
+                removes(self, effect)
         self._settle()
 
     def prove(self, owner: Owner, key: str) -> None:
@@ -159,12 +143,21 @@ class Intake:
         self.unproved.add(owner, key, stamp)
         self._settle()
 
-    def _drop(self, owner: Owner, key: str) -> None:
+    def _heard(self, owner: Owner | None, key: str | None) -> None:
+        if owner is None:
+            self.drop_everything()
+        elif key is None:
+            self.drop_owner(owner)
+        else:
+            self.drop(owner, key)
+
+    def drop(self, owner: Owner, key: str) -> None:
+        """(owner, key) was removed or written."""
         self._forget([self.aside.pop(owner, key)])
         self.unproved.pop(owner, key)
         self._note((owner, key))
 
-    def _drop_prefix(self, owner: Owner, prefix: str) -> None:
+    def drop_prefix(self, owner: Owner, prefix: str) -> None:
         self._forget(self.aside.pop_prefix(owner, prefix))
         self.unproved.pop_prefix(owner, prefix)
         if self._arrivals:
@@ -172,9 +165,22 @@ class Intake:
             self._prefixes.append((owner, prefix, self._moment))
             self._bound()
 
-    def _drop_all(self, owner: Owner) -> None:
+    def drop_owner(self, owner: Owner) -> None:
         self._forget(self.aside.pop_prefix(owner, ""))
         self.unproved.pop_prefix(owner, "")
+        self._note(owner)
+
+    def drop_scope(self, scope: CacheScope) -> None:
+        for owner in {*self.aside.owners(), *self.unproved.owners()}:
+            if owner[0] is scope:
+                self.drop_owner(owner)
+        self._note(scope)
+
+    def drop_everything(self) -> None:
+        self.aside.clear()
+        self.unproved.clear()
+        self._bytes_aside = 0
+        self._note(EVERYTHING)
 
     def _forget(self, gone: Iterable[Aside | None]) -> None:
         self._bytes_aside -= sum(size_of(each.stored) for each in gone if each is not None)
@@ -193,6 +199,16 @@ class Intake:
     def _settle(self) -> None:
         self.is_asked = bool(self.aside) or bool(self.unproved)
         self.is_open = self.is_asked or bool(self._arrivals)
+
+
+REMOVES: Final[Mapping[type, Callable[[Intake, Any], None]]] = {
+    effects.Save: lambda intake, effect: intake.drop(effect.owner, effect.key),
+    effects.Drop: lambda intake, effect: intake.drop(effect.owner, effect.key),
+    effects.DropPrefix: lambda intake, effect: intake.drop_prefix(effect.owner, effect.prefix),
+    effects.DropPartition: lambda intake, effect: intake.drop_owner(effect.owner),
+    effects.ClearStore: lambda intake, _: intake.drop_everything(),
+}
+"""Effects by which what was there before is there no longer."""
 
 
 class Places(Generic[V]):

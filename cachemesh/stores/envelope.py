@@ -114,6 +114,26 @@ def sealed(entry: StoredEntry, namespace: str, cipher: Cipher | None = None) -> 
 
 def opened(envelope: bytes, namespace: str, cipher: Cipher | None = None) -> StoredEntry:
     """The entry in an envelope. `DamagedEnvelopeError` where it is not whole, or of another namespace."""
+    parts, header = _whole(envelope, namespace, cipher)
+    try:
+        owner, key = owner_of_name(header.owner), decoded(header.key)
+    except ValueError:
+        msg = "a header that cannot be read"
+        raise DamagedEnvelopeError(msg) from None
+    return _entry(owner, key, header.generation, _content(parts, owner, cipher))
+
+
+def opened_for(envelope: bytes, namespace: str, owner: Owner, key: str, cipher: Cipher | None = None) -> StoredEntry:
+    """The entry in an envelope that was found under (owner, key). `DamagedEnvelopeError` where it is another one's."""
+    parts, header = _whole(envelope, namespace, cipher)
+    if header.key != encoded(key) or header.owner != owner_name(owner):
+        msg = "of another key or owner"
+        raise DamagedEnvelopeError(msg)
+    return _entry(owner, key, header.generation, _content(parts, owner, cipher))
+
+
+def _whole(envelope: bytes, namespace: str, cipher: Cipher | None) -> tuple[Body, Header]:
+    """The parts of an envelope that is whole, of `namespace`, and for `cipher` to read."""
     if not envelope.startswith(MAGIC):
         msg = "no envelope of a known format"
         raise DamagedEnvelopeError(msg)
@@ -124,7 +144,6 @@ def opened(envelope: bytes, namespace: str, cipher: Cipher | None = None) -> Sto
     try:
         parts = unpack_body(body)
         header = unpack_header(parts.header)
-        owner, key = owner_of_name(header.owner), decoded(header.key)
     except ValueError:
         msg = "a header that cannot be read"
         raise DamagedEnvelopeError(msg) from None
@@ -134,16 +153,7 @@ def opened(envelope: bytes, namespace: str, cipher: Cipher | None = None) -> Sto
     if header.is_encrypted is not (cipher is not None):
         msg = "encrypted, and there is no key" if header.is_encrypted else "not encrypted"
         raise DamagedEnvelopeError(msg)
-    return _entry(owner, key, header.generation, _content(parts, owner, cipher))
-
-
-def opened_for(envelope: bytes, namespace: str, owner: Owner, key: str, cipher: Cipher | None = None) -> StoredEntry:
-    """The entry in an envelope that was found under (owner, key). `DamagedEnvelopeError` where it is another one's."""
-    entry = opened(envelope, namespace, cipher)
-    if entry.owner != owner or entry.key != key:
-        msg = "of another key or owner"
-        raise DamagedEnvelopeError(msg)
-    return entry
+    return parts, header
 
 
 def _content(parts: Body, owner: Owner, cipher: Cipher | None) -> Content:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from cachemesh.testing import strategies
     from cachemesh.testing.clock import VirtualClock
     from cachemesh.testing.loop import Deadlock, VirtualLoop, run
-    from cachemesh.testing.store_contract import StoreContract
+    from cachemesh.testing.store_contract import SharedStoreContract, StoreContract
 else:
     from cachemesh._lazy import lazy
 
@@ -19,9 +19,9 @@ else:
         {
             "cachemesh.testing.clock": "VirtualClock",
             "cachemesh.testing.loop": "Deadlock VirtualLoop run",
-            "cachemesh.testing.store_contract": "StoreContract",
+            "cachemesh.testing.store_contract": "SharedStoreContract StoreContract",
             "cachemesh.testing.strategies": "strategies",
         },
     )
 
-__all__ = ["Deadlock", "StoreContract", "VirtualClock", "VirtualLoop", "run", "strategies"]
+__all__ = ["Deadlock", "SharedStoreContract", "StoreContract", "VirtualClock", "VirtualLoop", "run", "strategies"]

@@ -4,6 +4,15 @@
         def make_store(self) -> Store:
             return MyStore()
 
+A store that several processes share keeps bytes, and has more to promise:
+
+    class TestMyStore(SharedStoreContract):
+        def make_store(self) -> SharedStore:
+            return MyStore(self.path)
+
+        def make_peer(self, store: SharedStore) -> SharedStore:
+            return MyStore(self.path)
+
 Not here: bounds, eviction, durability, speed. Those are each store's own.
 """
 
@@ -12,18 +21,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import json
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER, CacheScope, Owner
-from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.ports import Encoded, SharedStore, StoredEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
 
     from hypothesis.strategies import SearchStrategy
 
@@ -114,6 +125,8 @@ class StoreContract:
     values: ClassVar[SearchStrategy[Any]] = JSON_VALUES
     texts: ClassVar[tuple[str, ...]] = HOSTILE_TEXTS
     """Keys and user ids. A store that refuses some (with an exception) leaves them out."""
+    keeps_bytes: ClassVar[bool] = False
+    """Whether values come and go as `Encoded`; then the tests speak to the store through `EncodingStore`."""
 
     def make_store(self) -> Store:
         """An empty store."""
@@ -128,11 +141,15 @@ class StoreContract:
         async def acting() -> None:
             store = self.make_store()
             try:
-                await act(store)
+                await act(self.spoken_to(store))
             finally:
                 await self.close_store(store)
 
         asyncio.run(acting())
+
+    def spoken_to(self, store: Store) -> Store:
+        """`store`, as the tests speak to it: with values."""
+        return EncodingStore(store) if self.keeps_bytes else store
 
     # One entry
 
@@ -450,6 +467,424 @@ class StoreContract:
             )
 
 
+class SharedStoreContract(StoreContract):
+    """What a store promises beyond that if several processes share it: fences, marks, leases.
+
+    `make_store` answers an empty `SharedStore` whose leases last for longer than
+    a test; `make_peer` another one on the same data, as another process would
+    open it. Both are closed with `close_store`. `settled` is for a store that
+    writes behind: after it, peers see what was written before it.
+    """
+
+    keeps_bytes = True
+
+    def make_peer(self, store: SharedStore) -> SharedStore:
+        """Another store on the data of `store`."""
+        raise NotImplementedError
+
+    async def settled(self, store: SharedStore) -> None:
+        """Wait until peers see what `store` was told."""
+        await store.flush()
+
+    def run_shared(self, act: Callable[[SharedStore, SharedStore], Awaitable[None]]) -> None:
+        """Run `act` on an empty store and a peer of it, in an event loop of its own."""
+
+        async def acting() -> None:
+            store = self.make_store()
+            assert isinstance(store, SharedStore)
+            peer = self.make_peer(store)
+            try:
+                await act(store, peer)
+            finally:
+                await self.close_store(peer)
+                await self.close_store(store)
+
+        asyncio.run(acting())
+
+    # What peers see
+
+    def test_it_has_the_methods_of_a_shared_store(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            assert isinstance(store, SharedStore)
+            assert isinstance(peer, SharedStore)
+
+        self.run_shared(act)
+
+    def test_a_peer_reads_what_was_written_and_not_what_was_removed(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            for number, owner in enumerate(OWNERS):
+                await store.write(encoded_entry(owner=owner, value=number))
+            await self.settled(store)
+            for number, owner in enumerate(OWNERS):
+                found = await peer.read(owner, "k")
+                assert found is not None
+                assert (found.owner, found.value) == (owner, a_value(number))
+            await store.delete(OWNERS[0], "k")
+            await store.clear_partition(OWNERS[1])
+            await self.settled(store)
+            there = [await peer.read(owner, "k") is not None for owner in OWNERS]
+            assert there == [False, False, *[True] * (len(OWNERS) - 2)]
+            await store.clear()
+            await self.settled(store)
+            assert [await peer.read(owner, "k") for owner in OWNERS] == [None] * len(OWNERS)
+
+        self.run_shared(act)
+
+    def test_everything_but_the_generation_comes_back_as_it_was(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            full = StoredEntry(
+                (USER, "alice"),
+                "k",
+                Encoded(b'{"a": 1}', "tests:Schema", 7),
+                is_failure=True,
+                created_at=1_767_225_600.25,
+                ttl_s=60.0,
+                expires_at=1_767_225_660.25,
+                serve_stale_s=5.5,
+                stale_if_error_s=0.0,
+                ageing_at=1_767_225_630.0,
+                tags=("t", "\u00e9", "", "\ud800"),
+                validator='"etag"',
+            )
+            await store.write(full)
+            await self.settled(store)
+            for each in (store, peer):
+                found = await each.read(full.owner, full.key)
+                assert found is not None
+                assert replace(found, generation=0) == full
+
+        self.run_shared(act)
+
+    def test_many_are_read_in_one_go_in_the_order_of_the_question(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            places = [(owner, key) for owner in OWNERS for key in ("a", "b", "c")]
+            for number, (owner, key) in enumerate(places):
+                if number % 3:
+                    await store.write(encoded_entry(owner=owner, key=key, value=number))
+            await self.settled(store)
+            for each in (store, peer):
+                asked = [*reversed(places), places[1], (GLOBAL_OWNER, "nothing"), places[1]]
+                found = await each.read_many(asked)
+                assert len(found) == len(asked)
+                for (owner, key), entry in zip(asked, found, strict=True):
+                    number = places.index((owner, key)) if key != "nothing" else 0
+                    if number % 3:
+                        assert entry is not None
+                        assert (entry.owner, entry.key, entry.value) == (owner, key, a_value(number))
+                    else:
+                        assert entry is None
+                assert list(await each.read_many([])) == []
+
+        self.run_shared(act)
+
+    # Fences
+
+    def test_what_was_claimed_is_committed_with_the_generation_of_the_claim(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            claim = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            assert (claim.owner, claim.key, claim.found) == (GLOBAL_OWNER, "k", None)
+            assert await store.commit(encoded_entry(), claim)
+            await self.settled(store)
+            for each in (store, peer):
+                found = await each.read(GLOBAL_OWNER, "k")
+                assert found is not None
+                assert found.value == a_value("value")
+                assert found.generation == claim.generation
+
+        self.run_shared(act)
+
+    def test_each_removal_and_each_writing_makes_the_generation_grow(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            seen = [(await store.claim(GLOBAL_OWNER, "x", waits=False)).generation]
+            changes: tuple[Callable[[SharedStore], Awaitable[None]], ...] = (
+                lambda each: each.write(encoded_entry()),
+                lambda each: each.delete(GLOBAL_OWNER, "k"),
+                lambda each: each.clear_partition((USER, "alice")),
+                lambda each: each.mark_tag(None, "t", None),
+                lambda each: each.mark_tag((USER, "alice"), "t", 5.0),
+                lambda each: each.clear(),
+            )
+            for number, change in enumerate(changes):
+                one, other = (store, peer) if number % 2 else (peer, store)
+                await change(one)
+                await self.settled(one)
+                seen.append((await other.claim(GLOBAL_OWNER, "x", waits=False)).generation)
+            assert seen == sorted(set(seen))
+
+        self.run_shared(act)
+
+    @pytest.mark.parametrize("by_peer", [False, True], ids=["itself", "a peer"])
+    @pytest.mark.parametrize("was_there", [False, True], ids=["nothing", "something"])
+    @pytest.mark.parametrize(
+        "change", ["delete", "write", "clear_partition", "clear", "mark_tag", "mark_tag of the owner"]
+    )
+    def test_what_was_removed_or_written_during_a_fetch_is_not_undone_by_it(
+        self,
+        change: str,
+        was_there: bool,  # noqa: FBT001 (a parameter of pytest's)
+        by_peer: bool,  # noqa: FBT001 (as above)
+    ) -> None:
+        """Scenario SF-10, across processes."""
+
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            if was_there:
+                await store.write(encoded_entry(value="old", tags=("t",)))
+            claim = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            other = peer if by_peer else store
+            if change == "delete":
+                await other.delete(GLOBAL_OWNER, "k")
+            elif change == "write":
+                await other.write(encoded_entry(value="new", tags=("t",)))
+            elif change == "clear_partition":
+                await other.clear_partition(GLOBAL_OWNER)
+            elif change == "clear":
+                await other.clear()
+            else:
+                await other.mark_tag(None if change == "mark_tag" else GLOBAL_OWNER, "t", None)
+            await self.settled(other)
+            is_kept = await store.commit(encoded_entry(value="fetched", tags=("t",)), claim)
+            await self.settled(store)
+            if change in {"delete", "write"}:
+                assert not is_kept
+            for each in (store, peer):
+                found = await each.read(GLOBAL_OWNER, "k")
+                if change == "write":
+                    assert found is not None
+                    assert found.value == a_value("new")
+                else:
+                    assert found is None
+
+        self.run_shared(act)
+
+    def test_a_change_elsewhere_keeps_nothing_from_being_committed(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            claim = await store.claim((USER, "alice"), "k", waits=True)
+            await peer.delete((USER, "alice"), "l")
+            await peer.write(encoded_entry(owner=(USER, "bob")))
+            await peer.clear_partition((USER, "bob"))
+            await peer.mark_tag((USER, "bob"), "t", None)
+            await peer.mark_tag(None, "u", None)
+            await self.settled(peer)
+            assert await store.commit(encoded_entry(owner=(USER, "alice"), tags=("t",)), claim)
+            await self.settled(store)
+            for each in (store, peer):
+                found = await each.read((USER, "alice"), "k")
+                assert found is not None
+                assert found.value == a_value("value")
+
+        self.run_shared(act)
+
+    def test_rd7_who_was_away_for_too_long_does_not_write_over_a_successor(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            late = await store.claim(GLOBAL_OWNER, "k", waits=False)
+            following = await peer.claim(GLOBAL_OWNER, "k", waits=False)
+            assert await peer.commit(encoded_entry(value="younger"), following)
+            await self.settled(peer)
+            assert not await store.commit(encoded_entry(value="older"), late)
+            await self.settled(store)
+            for each in (store, peer):
+                found = await each.read(GLOBAL_OWNER, "k")
+                assert found is not None
+                assert found.value == a_value("younger")
+
+        self.run_shared(act)
+
+    # Marks
+
+    def test_a_tag_takes_what_bears_it_and_nothing_else(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            owners = ((USER, "alice"), (USER, "bob"), GLOBAL_OWNER)
+            for owner in owners:
+                await store.write(encoded_entry(owner=owner, tags=("t", "u")))
+                await store.write(encoded_entry(owner=owner, key="other", tags=("u",)))
+            await self.settled(store)
+            for place, gone in (((USER, "alice"), 1), (None, 3)):
+                await peer.mark_tag(place, "t", None)
+                await self.settled(peer)
+                for each in (store, peer):
+                    found = [await each.read(owner, "k") for owner in owners]
+                    assert [entry is None for entry in found] == [True] * gone + [False] * (3 - gone)
+                    others = await each.read_many([(owner, "other") for owner in owners])
+                    assert None not in others
+            await store.write(encoded_entry(owner=owners[0], tags=("t",)))
+            await self.settled(store)
+            assert await peer.read(owners[0], "k") is not None
+
+        self.run_shared(act)
+
+    def test_a_tag_may_leave_what_bears_it_stale(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            entry = encoded_entry(created_at=1_000.0, ttl_s=60.0, tags=("t",))
+            await store.write(entry)
+            await self.settled(store)
+            await peer.mark_tag(None, "t", 1_010.0)
+            await self.settled(peer)
+            for each in (store, peer):
+                found = await each.read(GLOBAL_OWNER, "k")
+                assert found is not None
+                assert (found.value, found.created_at) == (entry.value, 1_000.0)
+                assert (found.expires_at, found.ttl_s) == (1_010.0, 10.0)
+
+        self.run_shared(act)
+
+    def test_cleared_keys_are_not_listed_and_what_came_since_is(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            for key in ("a", "b"):
+                await store.write(encoded_entry(key=key))
+            await store.clear_partition(GLOBAL_OWNER)
+            await store.write(encoded_entry(key="c"))
+            await self.settled(store)
+            for each in (store, peer):
+                assert list(await each.keys(GLOBAL_OWNER)) == ["c"]
+
+        self.run_shared(act)
+
+    # Leases
+
+    def test_one_fetches_and_the_others_find_it(self) -> None:
+        """Scenario SF-14."""
+
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            assert await store.read(GLOBAL_OWNER, "k") is None
+            assert await peer.read(GLOBAL_OWNER, "k") is None
+            claim = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            assert claim.found is None
+            assert claim.token
+            waiting = asyncio.ensure_future(peer.claim(GLOBAL_OWNER, "k", waits=True))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            assert await store.commit(encoded_entry(value="theirs", created_at=2e9, ttl_s=None), claim)
+            await self.settled(store)
+            answer = await waiting
+            assert answer.found is not None
+            assert answer.found.value == a_value("theirs")
+
+        self.run_shared(act)
+
+    def test_what_came_between_a_read_and_a_claim_is_found(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            assert await peer.read(GLOBAL_OWNER, "k") is None
+            first = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            assert await store.commit(encoded_entry(value="first", created_at=2e9, ttl_s=None), first)
+            await self.settled(store)
+            claim = await peer.claim(GLOBAL_OWNER, "k", waits=True)
+            assert claim.found is not None
+            assert claim.found.value == a_value("first")
+            await peer.release(claim)
+            # What it has read, it does not find: it wants another one.
+            assert await peer.read(GLOBAL_OWNER, "k") is not None
+            again = await peer.claim(GLOBAL_OWNER, "k", waits=True)
+            assert again.found is None
+            assert again.token
+
+        self.run_shared(act)
+
+    def test_who_gives_up_lets_the_next_one_fetch(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            claim = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            waiting = asyncio.ensure_future(peer.claim(GLOBAL_OWNER, "k", waits=True))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            await store.release(claim)
+            following = await waiting
+            assert following.found is None
+            assert following.token
+
+        self.run_shared(act)
+
+    def test_who_does_not_wait_is_not_kept_waiting(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            await store.claim(GLOBAL_OWNER, "k", waits=True)
+            claim = await asyncio.wait_for(peer.claim(GLOBAL_OWNER, "k", waits=False), 1.0)
+            assert claim.found is None
+            assert await peer.commit(encoded_entry(), claim)
+
+        self.run_shared(act)
+
+    def test_a_lease_is_given_up_by_nobody_but_its_holder(self) -> None:
+        """Scenario RD-8."""
+
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            held = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            stranger = await peer.claim(GLOBAL_OWNER, "k", waits=False)
+            await peer.release(stranger)
+            await peer.release(replace(held, token=b"somebody else's"))
+            await self.settled(peer)
+            waiting = asyncio.ensure_future(peer.claim(GLOBAL_OWNER, "k", waits=True))
+            await asyncio.sleep(0.1)
+            assert not waiting.done()
+            await store.release(held)
+            assert (await waiting).found is None
+
+        self.run_shared(act)
+
+    def test_a_cancelled_wait_for_a_claim_leaves_nothing_behind(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            held = await store.claim(GLOBAL_OWNER, "k", waits=True)
+            waiting = asyncio.ensure_future(peer.claim(GLOBAL_OWNER, "k", waits=True))
+            await asyncio.sleep(0.03)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            assert waiting.cancelled()
+            await store.release(held)
+            claim = await asyncio.wait_for(store.claim(GLOBAL_OWNER, "k", waits=True), 2.0)
+            assert claim.token
+
+        self.run_shared(act)
+
+    # Coming and going
+
+    def test_used_again_after_closing_it_opens_anew(self) -> None:
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            for number in range(3):
+                await store.write(encoded_entry(value=number))
+                await store.aclose()
+                found = await peer.read(GLOBAL_OWNER, "k")
+                assert found is not None
+                assert found.value == a_value(number)
+                found = await store.read(GLOBAL_OWNER, "k")
+                assert found is not None
+                assert found.value == a_value(number)
+
+        self.run_shared(act)
+
+
+class EncodingStore:
+    """A store of values over one of bytes: it encodes as a cache does, and answers entries without generation."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    async def read(self, owner: Owner, key: str) -> StoredEntry | None:
+        entry = await self.store.read(owner, key)
+        return entry and replace(entry, value=json.loads(entry.value.payload), generation=0)
+
+    async def write(self, entry: StoredEntry) -> None:
+        await self.store.write(replace(entry, value=a_value(entry.value)))
+
+    async def delete(self, owner: Owner, key: str) -> None:
+        await self.store.delete(owner, key)
+
+    async def clear_partition(self, owner: Owner) -> None:
+        await self.store.clear_partition(owner)
+
+    async def clear(self) -> None:
+        await self.store.clear()
+
+    async def keys(self, owner: Owner) -> Collection[str]:
+        return await self.store.keys(owner)
+
+
+def a_value(value: object) -> Encoded:
+    """`value`, as a store that keeps bytes is handed it."""
+    return Encoded(json.dumps(value).encode())
+
+
+def encoded_entry(*, value: object = "value", tags: tuple[str, ...] = (), **fields: Any) -> StoredEntry:  # noqa: ANN401 (those of `an_entry`)
+    """`an_entry` for a store that keeps bytes."""
+    return replace(an_entry(value=a_value(value), **fields), tags=tags)
+
+
 def an_entry(
     *,
     owner: Owner = GLOBAL_OWNER,
@@ -487,7 +922,8 @@ def _machine(  # noqa: C901 (a class with a rule for each method)
         def __init__(self) -> None:
             super().__init__()
             self.model: dict[tuple[Owner, str], StoredEntry] = {}
-            self.store = loop.run_until_complete(_made(contract))
+            self.made = loop.run_until_complete(_made(contract))
+            self.store = contract.spoken_to(self.made)
 
         def do(self, call: Awaitable[Any]) -> Any:  # noqa: ANN401 (whatever the store answers)
             assert inspect.iscoroutine(call), "a store's methods are coroutine functions"
@@ -564,7 +1000,7 @@ def _machine(  # noqa: C901 (a class with a rule for each method)
                 for place, entry in self.model.items():
                     assert self.do(self.store.read(*place)) == entry
             finally:
-                loop.run_until_complete(contract.close_store(self.store))
+                loop.run_until_complete(contract.close_store(self.made))
 
     return StoreAgainstDict
 

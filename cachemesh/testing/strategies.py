@@ -31,8 +31,10 @@ from cachemesh.core.commands import (
     FetchFailed,
     FetchSucceeded,
     Forget,
+    FoundElsewhere,
     GaveUp,
     Get,
+    Heard,
     Hydrate,
     Invalidate,
     InvalidatePrefix,
@@ -280,6 +282,10 @@ class _World:
             return waited
         if isinstance(command, Loaded):
             return Loaded(flight_id, self.now, self.dated(command.entry, stamp), self.remembered(command.failed, stamp))
+        if isinstance(command, FoundElsewhere):
+            found = self.dated(command.entry, stamp)
+            assert found is not None
+            return FoundElsewhere(flight_id, self.now, found)
         rest: Command[Stamp] = replace(cast("Any", command), flight_id=flight_id)
         return rest
 
@@ -331,6 +337,7 @@ AIMED: Final = (
     Overdue,
     StoppedWaiting,
     Loaded,
+    FoundElsewhere,
 )
 """Commands about one flight."""
 
@@ -339,6 +346,7 @@ AIMED_KINDS: Final = {
     FetchFailed: (FlightKind.FETCH, FlightKind.BYPASS),
     RetryDue: (FlightKind.FETCH, FlightKind.BYPASS),
     Loaded: (FlightKind.LOAD,),
+    FoundElsewhere: (FlightKind.FETCH, FlightKind.BYPASS),
 }
 
 
@@ -524,6 +532,7 @@ def events() -> SearchStrategy[Command[Any]]:
         st.builds(StoppedWaiting, _ids(), _ancestries()),
         st.builds(DomainClosed, st.sampled_from(DOMAINS)),
         st.builds(Loaded, _ids(), seconds(), st.none() | _stored_entries(), st.none() | _stored_failures()),
+        st.builds(FoundElsewhere, _ids(), seconds(), _stored_entries()),
     )
 
 
@@ -540,6 +549,24 @@ def removals() -> SearchStrategy[Command[Any]]:
         st.builds(Evict, owners(), keys()),
         st.builds(Forget, owners(), keys()),
         st.builds(ResetBreaker, st.sampled_from(ORIGINS)),
+        heard(),
+    )
+
+
+def heard() -> SearchStrategy[Command[Any]]:
+    """News of other processes."""
+    return st.one_of(
+        st.builds(Heard, owners(), st.none() | keys()),
+        st.just(Heard()),
+        st.builds(
+            MarkTag,
+            st.sampled_from(TAGS),
+            seconds(),
+            _ids(),
+            st.booleans(),
+            is_heard=st.just(True),  # noqa: FBT003 (drawn)
+            owner=st.none() | owners(),
+        ),
     )
 
 

@@ -42,6 +42,7 @@ from cachemesh.core import (
     Freshness,
     GaveUp,
     Get,
+    Heard,
     Invalidate,
     InvalidatePrefix,
     Join,
@@ -149,6 +150,12 @@ def test_where_nothing_changes_the_state_is_the_same_object(history: History, co
 # The shape of a state
 
 
+def last_mark_in(state: State[Any]) -> int:
+    """The stamp of the last order about any tag."""
+    marks = (state.marks_floor, *state.marks.values())
+    return max(max(mark.gone_stamp, mark.stale_stamp) for mark in marks)
+
+
 @law(histories())
 def test_what_a_partition_lists_is_under_way(history: History) -> None:
     for moment in history:
@@ -160,10 +167,14 @@ def test_what_a_partition_lists_is_under_way(history: History) -> None:
 
 @law(histories())
 def test_at_most_one_flight_of_a_kind_is_listed_in_a_domain(history: History) -> None:
-    """Of those of one generation: whatever a removal or a newer answer has struck off is of an older one."""
+    """Of those of one generation: whatever a removal or a newer answer has struck off is of an older one.
+
+    So is what began before a tag was marked: who names that tag does not join it.
+    """
     for moment in history:
+        last = last_mark_in(moment.after)
         for _, listed in lists_of(moment.after):
-            flights = [moment.after.flights.get(each) for each in listed]
+            flights = [moment.after.flights.get(each) for each in listed if each > last]
             kinds = Counter((each.domain, each.kind) for each in flights if each is not None)
             assert not kinds or max(kinds.values()) == 1
 
@@ -175,8 +186,7 @@ def test_at_most_one_flight_of_a_domain_fetches_for_the_cache(history: History) 
     What began before a tag was marked counts no more: who names that tag does not join it.
     """
     for moment in history:
-        marks = (moment.after.marks_floor, *moment.after.marks.values())
-        last = max(max(mark.gone_stamp, mark.stale_stamp) for mark in marks)
+        last = last_mark_in(moment.after)
         for _, listed in lists_of(moment.after):
             flights = [moment.after.flights.get(each) for each in listed if each > last]
             fetches = [(each.domain, each.kind) for each in flights if each is not None and each.kind != "load"]
@@ -852,6 +862,8 @@ def places_removed(moment: Moment) -> list[Place]:
         return [
             where for where in everything if where[0][0] is command.scope and (not own or where[0][1] == command.viewer)
         ]
+    if isinstance(command, Heard):
+        return [where for where in everything if command.owner in {None, where[0]} and command.key in {None, where[1]}]
     left = who_leaves(moment)
     return [where for where in everything if where[0] in left]
 

@@ -17,6 +17,7 @@ from cachemesh.core import (
     Failed,
     FetchFailed,
     FetchSucceeded,
+    FoundElsewhere,
     Get,
     Hydrate,
     Loaded,
@@ -86,6 +87,7 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (Loaded(1, 2.0, ENTRY, FAILED), "Loaded(flight_id=1, now=2.0, entry=Entry, failed=Failed)"),
     (Loaded(1, 2.0), "Loaded(flight_id=1, now=2.0, entry=NoneType, failed=NoneType)"),
+    (FoundElsewhere(1, 2.0, ENTRY), "FoundElsewhere(flight_id=1, now=2.0, entry=Entry)"),
     (
         Hydrate(ALICE, "me", ENTRY, 1.0, 2),
         f"Hydrate(owner={ALICE}, key='me', found=Entry, now=1.0, stamp=2)",
@@ -101,7 +103,7 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (
         Save(1, ALICE, "me", ENTRY, is_new=True),
-        f"Save(flight_id=1, owner={ALICE}, key='me', entry=Entry, is_new=True, is_news=True)",
+        f"Save(flight_id=1, owner={ALICE}, key='me', entry=Entry, is_new=True, is_news=True, is_stored=False)",
     ),
     (
         Remember(1, ALICE, "me", FAILED, write=True, is_new=True),

@@ -97,7 +97,7 @@ def test_a_mark_is_left_for_those_whom_the_caller_sees(
         state(flight(), active_user=active_user, **tagged("a")),
         MarkTag("a", NOW, 5, is_soft, scope, viewer),
         state(flight(), active_user=active_user, marks={(owner, "a"): left for owner in owners}, **tagged("a")),
-        *(TagMarked(owner, "a", is_soft) for owner in owners),
+        *(TagMarked(owner, "a", is_soft, NOW) for owner in owners),
         LogTag("a", is_soft, owners[0]),
     )
 
@@ -109,7 +109,9 @@ def test_where_nobody_is_signed_in_nothing_of_a_user_is_marked() -> None:
 
 def test_the_same_mark_again_changes_nothing() -> None:
     before = state(marks={(None, "a"): hard(5)})
-    expect(before, MarkTag("a", NOW, 5), before, TagMarked(None, "a", is_soft=False), LogTag("a", is_soft=False))
+    expect(
+        before, MarkTag("a", NOW, 5), before, TagMarked(None, "a", is_soft=False, at=NOW), LogTag("a", is_soft=False)
+    )
 
 
 @pytest.mark.parametrize(

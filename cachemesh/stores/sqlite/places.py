@@ -1,0 +1,48 @@
+"""Places as two numbers: of the owner (with the namespace), and of the key.
+
+Each is 64 bits of a digest (BLAKE2b, RFC 7693). Should two places ever have
+the same, the envelope says which of them it is of, and the other one misses.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from cachemesh.stores.names import encoded, joined, owner_name
+
+if TYPE_CHECKING:
+    from cachemesh.core.scopes import Owner
+
+PlaceNumber: TypeAlias = tuple[int, int]
+
+MOST_OWNERS: Final = 4_096
+
+
+def number_of(name: bytes) -> int:
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little", signed=True)
+
+
+class Places:
+    """The numbers of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = encoded(namespace)
+        self.space = number_of(self._namespace)
+        self._owners: dict[Owner, int] = {}
+
+    def number(self, owner: Owner, key: str) -> PlaceNumber:
+        number = self._owners.get(owner)
+        if number is None:
+            number = self.owner(owner)
+        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        return number, int.from_bytes(digest, "little", signed=True)
+
+    def owner(self, owner: Owner) -> int:
+        number = self._owners.get(owner)
+        if number is None:
+            number = number_of(joined(self._namespace, owner_name(owner)))
+            if len(self._owners) >= MOST_OWNERS:
+                self._owners.clear()
+            self._owners[owner] = number
+        return number

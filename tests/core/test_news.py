@@ -1,0 +1,151 @@
+"""What other processes did: forgotten here, fenced here, and no order to the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from cachemesh.core import (
+    GLOBAL_OWNER,
+    CacheScope,
+    Effects,
+    FetchSucceeded,
+    FlightKind,
+    FoundElsewhere,
+    Heard,
+    Loaded,
+    MarkTag,
+    Origin,
+    Overtaken,
+    Save,
+    Settle,
+    State,
+    TagMarked,
+    Terms,
+    reduce,
+)
+from cachemesh.core.lifetimes import CLOCK_SKEW_S
+from tests.core.rows import ALICE, BOB, entry, expect, failed, flight, run, state
+
+NOW = 100.0
+MINE = (GLOBAL_OWNER, "feed")
+
+
+def test_a_key_that_was_changed_elsewhere_is_forgotten() -> None:
+    expect(
+        state(entries={"feed": entry(), "other": entry()}, failures={"feed": failed()}),
+        Heard(GLOBAL_OWNER, "feed"),
+        state(entries={"other": entry()}),
+        Overtaken(GLOBAL_OWNER, frozenset({"feed"}), is_whole=False),
+    )
+
+
+def test_what_is_being_fetched_of_a_key_that_was_changed_elsewhere_is_stored_nowhere() -> None:
+    heard, _ = reduce(state(flight(1)), Heard(GLOBAL_OWNER, "feed"))
+    after, effects = reduce(heard, FetchSucceeded(1, "late", NOW))
+    assert (after, effects) == (state(), (Settle(1, GLOBAL_OWNER, "feed", "late"),))
+
+
+def test_rd1_an_invalidation_that_comes_before_the_reply_of_the_store_wins() -> None:
+    loading = state(flight(1, kind=FlightKind.LOAD))
+    after, effects = run(loading, Heard(GLOBAL_OWNER, "feed"), Loaded(1, NOW, entry("old", at=NOW)))
+    assert after == state()
+    assert not any(isinstance(effect, Save) for effect in effects)
+
+
+def test_a_partition_that_was_cleared_elsewhere_is_forgotten_whole() -> None:
+    there = {(ALICE, "me"): entry(), (BOB, "me"): entry()}
+    expect(
+        state(entries=there, failures={(ALICE, "it"): failed()}),
+        Heard(ALICE),
+        state(entries={(BOB, "me"): entry()}),
+        Overtaken(ALICE, frozenset({"me", "it"}), is_whole=True),
+    )
+
+
+def test_when_the_news_may_have_been_missed_everything_is_forgotten() -> None:
+    expect(
+        state(entries={"feed": entry(), (ALICE, "me"): entry()}),
+        Heard(),
+        state(),
+        Overtaken(GLOBAL_OWNER, frozenset({"feed"}), is_whole=True),
+        Overtaken(ALICE, frozenset({"me"}), is_whole=True),
+    )
+
+
+def test_news_of_what_is_not_here_changes_nothing() -> None:
+    before = state(entries={"feed": entry()})
+    expect(before, Heard(ALICE, "me"), before)
+    expect(before, Heard(ALICE), before, Overtaken(ALICE, frozenset(), is_whole=True))
+    expect(state(), Heard(), state())
+
+
+@pytest.mark.parametrize("owner", [None, ALICE])
+@pytest.mark.parametrize("is_soft", [True, False])
+def test_a_tag_that_was_marked_elsewhere_is_marked_here_and_told_to_nobody(
+    owner: tuple[CacheScope, str | None] | None, is_soft: bool
+) -> None:
+    after, effects = reduce(state(), MarkTag("a", NOW, 5, is_soft, is_heard=True, owner=owner))
+    assert effects == (TagMarked(owner, "a", is_soft, at=None),)
+    assert list(after.marks.keys()) == [(owner, "a")]
+
+
+# A fetch that another process has made
+
+
+def found(before: State[str], at: float = 90.0, terms: Terms | None = None) -> tuple[State[str], Effects[str]]:
+    return reduce(before, FoundElsewhere(1, NOW, entry("theirs", at=at, terms=terms)))
+
+
+def test_what_another_process_has_fetched_is_this_flights_answer_with_its_own_age() -> None:
+    after, effects = found(state(flight(1), failures={"feed": failed()}))
+    kept = entry("theirs", at=90.0)
+    assert after == state(entries={"feed": kept})
+    assert effects == (
+        Save(1, GLOBAL_OWNER, "feed", kept, is_new=True, is_stored=True),
+        Settle(1, GLOBAL_OWNER, "feed", "theirs"),
+    )
+
+
+def test_it_takes_the_place_of_what_was_there() -> None:
+    after, effects = found(state(flight(1), entries={"feed": entry("old")}))
+    assert after == state(entries={"feed": entry("theirs", at=90.0)})
+    assert effects[0] == Save(1, GLOBAL_OWNER, "feed", entry("theirs", at=90.0), is_new=False, is_stored=True)
+
+
+def test_a_flight_that_may_not_store_only_answers() -> None:
+    overtaken, _ = reduce(state(flight(1)), Heard(GLOBAL_OWNER, "feed"))
+    assert found(overtaken) == (state(), (Settle(1, GLOBAL_OWNER, "feed", "theirs"),))
+    passing_by = state(flight(1, kind=FlightKind.BYPASS, persist=False))
+    assert found(passing_by) == (state(), (Settle(1, GLOBAL_OWNER, "feed", "theirs"),))
+
+
+def test_it_is_not_kept_where_one_of_its_tags_was_marked_since() -> None:
+    marked, _ = reduce(state(flight(1)), MarkTag("a", 95.0, 5))
+    after, effects = found(marked, terms=Terms(tags=("a",)))
+    assert len(after.partitions) == 0
+    assert effects == (Settle(1, GLOBAL_OWNER, "feed", "theirs"),)
+
+
+def test_with_tags_it_is_as_new_as_the_flight() -> None:
+    after, _ = found(state(flight(1)), terms=Terms(tags=("a",)))
+    assert after == state(entries={"feed": entry("theirs", at=90.0, terms=Terms(tags=("a",), stamp=1))})
+
+
+def test_tt3_what_claims_to_be_from_the_future_is_stale() -> None:
+    after, _ = found(state(flight(1)), at=NOW + CLOCK_SKEW_S + 1)
+    partition = after.partitions.get(GLOBAL_OWNER)
+    assert partition is not None
+    kept = partition.entries.get("feed")
+    assert kept is not None
+    assert kept.expires_at == NOW
+
+
+def test_its_origin_was_not_asked() -> None:
+    origin = Origin("github")
+    after, _ = found(state(flight(1, origin=origin)))
+    assert after == state(entries={"feed": entry("theirs", at=90.0)})
+
+
+def test_a_flight_that_is_over_finds_nothing() -> None:
+    before = state()
+    assert found(before)[0] is before
