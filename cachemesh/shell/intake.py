@@ -16,19 +16,24 @@ Every method is called with the runtime's lock held.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from cachemesh.core import commands, effects
+from cachemesh.core.model import Entry, Failed, Terms
 from cachemesh.shell.ports import StoredEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cachemesh.core.scopes import CacheScope, Owner
+    from cachemesh.shell.schema import Schema
 
 V = TypeVar("V")
+
+Found: TypeAlias = Entry[Any] | Failed[Any]
 
 MOST_REMOVALS: Final = 10_000
 """More are not noted one by one: then everything that is on its way counts as removed."""
@@ -255,6 +260,18 @@ class Places(Generic[V]):
     def clear(self) -> None:
         self._owners.clear()
         self._count = 0
+
+
+def termed(found: Found) -> Found:
+    """`found` with terms of its own: they bear the stamp of its arrival, and its schema."""
+    return replace(found, terms=Terms()) if isinstance(found, Entry) and found.terms is None else found
+
+
+def fits(one: Schema | None, other: Schema | None) -> bool:
+    """Whether they are the same schema, at least by name and version."""
+    if one is None or other is None:
+        return one is other
+    return one is other or (one.name, one.version) == (other.name, other.version)
 
 
 def size_of(stored: StoredEntry) -> int:
