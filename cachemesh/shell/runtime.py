@@ -86,7 +86,6 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import Claim, Clock, News, Store
     from cachemesh.shell.provenance import Trace
     from cachemesh.shell.settings import Settings
-    from cachemesh.shell.warm_start import WarmStart
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
@@ -147,7 +146,6 @@ class Runtime:
         self.line = None if store is None else StoreLine(store, self.lock, self.tell_error, self._overtaken)
         self.schemas = Schemas(settings.schemas)
         self.intake = Intake()
-        self.warm_start: WarmStart | None = None
         self.keeps_bytes = isinstance(store, SharedStore)
         """Whether the store gets values as bytes: they are made of them before a command, outside the lock."""
         self._backplane = backplane_of(store)
@@ -197,10 +195,8 @@ class Runtime:
         `unmanned`. `wish`: the policy and ttl of a get without other options.
         `trace`: notes down what is decided, and why.
         """
-        if command.now >= self._overdue_from:
-            self.give_up_overdue(command.now)
-        if self.intake.is_asked:
-            self._look_outside(command, plan)
+        if command.now >= self._overdue_from or self.intake.is_asked:
+            self._look_up(command, plan)
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
         self.lock.acquire()  # `with` costs twice as much, and this is on the path of every miss.
@@ -649,9 +645,7 @@ class Runtime:
         found = self.found_in(stored, answer, schema)
         return (None, found) if isinstance(found, Failed) else (found, None)
 
-    def found_in(
-        self, stored: StoredEntry, answer: Answer, schema: Schema | None
-    ) -> Entry[Answer] | Failed[Answer]:
+    def found_in(self, stored: StoredEntry, answer: Answer, schema: Schema | None) -> Entry[Answer] | Failed[Answer]:
         """The entry or the failure that was stored, as the memory keeps it."""
         created_at = stored.created_at - self.time.epoch_offset
         expires_at = inf if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
@@ -1045,8 +1039,9 @@ class Runtime:
         if resident is not None and resident.terms is not None:
             resident.hit_until = plain_until(resident.as_entry()) if proved else -inf
 
-    def _look_outside(self, command: commands.Get | commands.Refresh, plan: Plan) -> None:
-        """Somebody asks, and names a schema or none: what is kept aside for that is taken in, the unproved is proved."""
+    def _look_up(self, command: commands.Get | commands.Refresh, plan: Plan) -> None:
+        """Somebody asks: flights may be overdue, and something from outside may wait for the schema that is named."""
+        self.give_up_overdue(command.now)
         owner = owner_of(command.scope, self.state.active_user, command.viewer)
         if owner is None:
             return

@@ -2,10 +2,11 @@
 
 The format, version 1, is one JSON object:
 
-    {"format": "cachemesh-snapshot", "version": 1, "taken_at": 1767225600.0, "left_out": 0, "entries": [
+    {"format": "cachemesh-snapshot", "version": 1, "taken_at": 1767225600.0, "entries": [
       {"scope": "global", "key": "user:42", "created_at": 1767225590.5, "value": {"name": "Ada"},
        "schema": "shop.User", "ttl": 300.0, "expires_at": 1767225890.5, "tags": ["users"], "validator": "v7"}]}
 
+`session_of` says who was signed in, where there are entries of that session.
 `scope`, `key`, `created_at` and `value` are always there; `user` wherever a user
 stands behind the scope; of the others, those that say something: `schema` and
 `version` (of the schema; without, the value is plain JSON), `is_failure`,
@@ -61,6 +62,7 @@ class Snapshot(Struct, frozen=True):
 
     `taken_at`: seconds since the epoch. `left_out`: how many entries there was
     no JSON for. `damaged`: how many could not be read, where it came from JSON.
+    `session_of`: who was signed in, where the session scope was asked for.
 
     >>> from cachemesh import SyncCache
     >>> cache = SyncCache()
@@ -76,6 +78,7 @@ class Snapshot(Struct, frozen=True):
     records: tuple[StoredEntry, ...]
     left_out: int = 0
     damaged: int = 0
+    session_of: str | None = None
 
     def __repr__(self) -> str:
         failures = sum(each.is_failure for each in self.records)
@@ -91,7 +94,8 @@ class Snapshot(Struct, frozen=True):
     def to_json(self) -> bytes:
         """As JSON: to be written to a file, sent, or kept in a database."""
         entries = [ENCODE(wire_of(each)) for each in self.records]
-        return ENCODE(Document(FORMAT, VERSION, [Raw(each) for each in entries], self.taken_at, self.left_out))
+        raw = [Raw(each) for each in entries]
+        return ENCODE(Document(FORMAT, VERSION, raw, self.taken_at, self.left_out, self.session_of))
 
     def to_builtins(self) -> dict[str, Any]:
         """As dicts, lists, strs and numbers: what `to_json` says."""
@@ -112,7 +116,8 @@ class Snapshot(Struct, frozen=True):
             return Failure(opened)
         records = [record_of(each) for each in opened.entries]
         read = tuple(each for each in records if each is not None)
-        return Success(cls(opened.taken_at, read, opened.left_out, len(records) - len(read)))
+        damaged = len(records) - len(read)
+        return Success(cls(opened.taken_at, read, opened.left_out, damaged, opened.session_of))
 
 
 class Unread(Struct, frozen=True, gc=False):
@@ -127,7 +132,7 @@ class Cover(Struct, frozen=True, gc=False):
     entries: list[Unread]
 
 
-class Document(Struct, frozen=True):
+class Document(Struct, frozen=True, omit_defaults=True):
     """The whole, its entries unread."""
 
     format: str
@@ -135,6 +140,7 @@ class Document(Struct, frozen=True):
     entries: list[Raw]
     taken_at: float = 0.0
     left_out: int = 0
+    session_of: str | None = None
 
 
 class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -396,12 +402,14 @@ def record_of(raw: Raw) -> StoredEntry | None:
 
 def payload_of(value: Raw) -> bytes | None:
     """The bytes of a value, as a copy: it must not keep all of the snapshot. None where it is too large."""
-    size = len(memoryview(value))
-    if not 0 < size <= LARGEST_VALUE:
-        return None
-    payload = bytes(value)
-    parts = payload.count(b",") + payload.count(b"[") + payload.count(b"{")
-    return payload if parts <= MOST_VALUE_PARTS else None
+    return bytes(value) if 0 < len(memoryview(value)) <= LARGEST_VALUE else None
+
+
+def is_modest(payload: bytes) -> bool:
+    """Whether a value may be parsed: it is not too large, and holds not too much."""
+    if len(payload) > LARGEST_VALUE:
+        return False
+    return payload.count(b",") + payload.count(b"[") + payload.count(b"{") <= MOST_VALUE_PARTS
 
 
 def expiry_of(wire: Wire) -> float | None:
@@ -430,10 +438,11 @@ def _is_owned(record: StoredEntry) -> bool:
 
 
 def _is_dated(record: StoredEntry) -> bool:
-    instants = (record.created_at, record.expires_at, record.ageing_at)
-    return all(each is None or abs(each) < LAST_INSTANT for each in instants) and not (
-        record.is_failure and record.expires_at is None
+    instants = (record.expires_at, record.ageing_at)
+    are_instants = abs(record.created_at) < LAST_INSTANT and all(
+        each is None or abs(each) < LAST_INSTANT for each in instants
     )
+    return are_instants and not (record.is_failure and record.expires_at is None)
 
 
 def _has_windows(record: StoredEntry) -> bool:
@@ -449,7 +458,18 @@ def _has_texts(record: StoredEntry) -> bool:
 
 def _has_flags(record: StoredEntry) -> bool:
     hash(record.validator)
-    return type(record.is_failure) is bool and record.created_at is not None
+    return type(record.is_failure) is bool
 
 
-RULES: Final = (_is_owned, _has_texts, _has_flags, _is_dated, _has_windows)
+def _has_bytes(record: StoredEntry) -> bool:
+    value = record.value
+    return (
+        type(value) is Encoded
+        and type(value.payload) is bytes
+        and type(value.schema) is str
+        and type(value.version) is int
+        and is_modest(value.payload)
+    )
+
+
+RULES: Final = (_is_owned, _has_texts, _has_flags, _has_bytes, _is_dated, _has_windows)
