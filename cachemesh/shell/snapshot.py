@@ -143,6 +143,10 @@ class Document(Struct, frozen=True, omit_defaults=True):
     session_of: str | None = None
 
 
+NO_VALUE: Final = Raw()
+"""One and the same: what is a field's very default is not written."""
+
+
 class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
     """An entry as it is written."""
 
@@ -150,7 +154,7 @@ class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
     key: str
     created_at: float
     user: str | None = None
-    value: Raw = Raw()
+    value: Raw = NO_VALUE
     text: str | None = None
     schema: str = ""
     version: int = 0
@@ -182,7 +186,7 @@ def wire_of(record: StoredEntry) -> Wire:
         record.key,
         record.created_at,
         record.owner[1],
-        Raw(value.payload) if is_strict else Raw(),
+        Raw(value.payload) if is_strict else NO_VALUE,
         None if is_strict else value.payload.decode(),
         value.schema,
         value.version,
