@@ -53,6 +53,14 @@ LARGEST_VALUE: Final = 8 * 2**20
 MOST_VALUE_PARTS: Final = 250_000
 """and one that holds more parts: each takes many times the byte or two that it takes as JSON."""
 
+LARGEST_TEXT: Final = 4 * 2**20
+"""As a text, a value takes up to four times as much while it is read; and so does what stands beside it."""
+MOST_BESIDE: Final = 10_000
+"""So many tags and other fields an entry may have."""
+
+SMALL_ENTRY: Final = 4_096
+"""Whatever is in an entry of so few bytes, it cannot be too much."""
+
 LAST_INSTANT: Final = 253_402_300_800.0
 """The end of the year 9999."""
 
@@ -120,6 +128,10 @@ class Snapshot(Struct, frozen=True):
         return Success(cls(opened.taken_at, read, opened.left_out, damaged, opened.session_of))
 
 
+NO_VALUE: Final = Raw()
+"""One and the same: what is a field's very default is not written."""
+
+
 class Unread(Struct, frozen=True, gc=False):
     """Any JSON object, for counting them."""
 
@@ -132,6 +144,13 @@ class Cover(Struct, frozen=True, gc=False):
     entries: list[Unread]
 
 
+class Glance(Struct, frozen=True, gc=False):
+    """What of an entry may be large, unread."""
+
+    value: Raw = NO_VALUE
+    text: Raw = NO_VALUE
+
+
 class Document(Struct, frozen=True, omit_defaults=True):
     """The whole, its entries unread."""
 
@@ -141,10 +160,6 @@ class Document(Struct, frozen=True, omit_defaults=True):
     taken_at: float = 0.0
     left_out: int = 0
     session_of: str | None = None
-
-
-NO_VALUE: Final = Raw()
-"""One and the same: what is a field's very default is not written."""
 
 
 class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -171,6 +186,7 @@ class Wire(Struct, frozen=True, omit_defaults=True, gc=False):
 ENCODE: Final = msgspec.json.Encoder().encode
 READ_COVER: Final = msgspec.json.Decoder(Cover).decode
 READ_DOCUMENT: Final = msgspec.json.Decoder(Document).decode
+READ_GLANCE: Final = msgspec.json.Decoder(Glance).decode
 READ_WIRE: Final = msgspec.json.Decoder(Wire).decode
 READ_RAW: Final = msgspec.json.Decoder(Raw).decode
 
@@ -211,9 +227,12 @@ def is_json(payload: bytes) -> bool:
 
 
 def is_writable(record: StoredEntry) -> bool:
-    """Whether its texts can be said in JSON: half a surrogate pair cannot."""
+    """Whether it can be said in JSON, which half a surrogate pair cannot, and would be read again."""
     texts = (record.key, record.owner[1] or "", record.value.schema, *record.tags)
-    return all(each.isascii() or is_whole(each) for each in texts)
+    if not all(each.isascii() or is_whole(each) for each in texts):
+        return False
+    payload = record.value.payload
+    return is_modest(payload) and (len(payload) <= LARGEST_TEXT or is_json(payload))
 
 
 def is_whole(text: str) -> bool:
@@ -381,6 +400,8 @@ ESCAPED: Final = bytes(set(range(32)) - set(b"\b\t\n\f\r"))
 def record_of(raw: Raw) -> StoredEntry | None:
     """The entry in a record; None where it is none."""
     try:
+        if not is_small(raw):
+            return None
         wire = READ_WIRE(raw)
         payload = wire.text.encode() if wire.text is not None else payload_of(wire.value)
     except (ValueError, RecursionError):
@@ -402,6 +423,18 @@ def record_of(raw: Raw) -> StoredEntry | None:
         wire.validator,
     )
     return record if is_sound(record) else None
+
+
+def is_small(raw: Raw) -> bool:
+    """Whether what stands beside the value of an entry may be read."""
+    size = len(memoryview(raw))
+    if size <= SMALL_ENTRY:
+        return True
+    glance = READ_GLANCE(raw)
+    value, text = memoryview(glance.value), memoryview(glance.text)
+    if len(text) > LARGEST_TEXT or size - len(value) - len(text) > LARGEST_TEXT:
+        return False
+    return bytes(raw).count(b",") - bytes(value).count(b",") - bytes(text).count(b",") <= MOST_BESIDE
 
 
 def payload_of(value: Raw) -> bytes | None:
