@@ -48,6 +48,9 @@ MAX_ENTRIES: Final = 100_000
 MOST_PARTS: Final = 1_000_000
 """So many lists and dicts may be in a snapshot, or so many values if it comes parsed."""
 
+MOST_COMMAS: Final = 2_000_000
+"""The same for what is within them."""
+
 LARGEST_VALUE: Final = 8 * 2**20
 """A single value that takes more bytes is left out,"""
 MOST_VALUE_PARTS: Final = 250_000
@@ -317,7 +320,7 @@ def flaw_of_shape(data: bytes) -> str | None:
     where many are left over, the strings are taken out first.
     """
     parts = data.count(b"[") + data.count(b"{")
-    if parts > MOST_PARTS:
+    if parts > MOST_PARTS or data.count(b",") > MOST_COMMAS:
         return "too many parts"
     if parts <= HARMLESS:
         return None
@@ -361,17 +364,18 @@ def flaw_of_parsed(source: dict[Any, Any], max_bytes: int, max_entries: int) -> 
     level: list[Any] = [source]
     parts = size = 0
     for _ in range(DEEPEST_DOCUMENT):
-        if not set(map(type, level)) <= PLAIN:
+        kinds = set(map(type, level))
+        if not kinds <= PLAIN:
             return "no JSON"
-        dicts = [each for each in level if type(each) is dict]
-        lists = [each for each in level if type(each) is list]
+        dicts = of_type(dict, kinds, level)
+        lists = of_type(list, kinds, level)
         parts += sum(map(len, dicts)) + sum(map(len, lists))
         if parts > MOST_PARTS:
             return "too many parts"
         if not set(map(type, chain.from_iterable(dicts))) <= TEXT:
             return "no JSON"
-        texts = [*chain.from_iterable(dicts), *(each for each in level if type(each) is str)]
-        size += sum(map(len, texts)) + sum(each.bit_length() for each in level if type(each) is int)
+        texts = [*chain.from_iterable(dicts), *of_type(str, kinds, level)]
+        size += sum(map(len, texts)) + sum(map(int.bit_length, of_type(int, kinds, level)))
         if size <= max_bytes and size > SMALL:
             size += 5 * sum(map(escapes_in, texts))
         if size > max_bytes:
@@ -380,6 +384,13 @@ def flaw_of_parsed(source: dict[Any, Any], max_bytes: int, max_entries: int) -> 
         if not level:
             return None
     return "too deeply nested"
+
+
+def of_type(kind: type, kinds: set[type], level: list[Any]) -> list[Any]:
+    """Those of `level` that are of this kind; `kinds` are all of its kinds."""
+    if kind not in kinds:
+        return []
+    return level if len(kinds) == 1 else [each for each in level if type(each) is kind]
 
 
 SMALL: Final = 2**20
@@ -430,11 +441,14 @@ def is_small(raw: Raw) -> bool:
     size = len(memoryview(raw))
     if size <= SMALL_ENTRY:
         return True
+    commas = bytes(raw).count(b",")
+    if commas > MOST_VALUE_PARTS + MOST_BESIDE:
+        return False
     glance = READ_GLANCE(raw)
     value, text = memoryview(glance.value), memoryview(glance.text)
     if len(text) > LARGEST_TEXT or size - len(value) - len(text) > LARGEST_TEXT:
         return False
-    return bytes(raw).count(b",") - bytes(value).count(b",") - bytes(text).count(b",") <= MOST_BESIDE
+    return commas - bytes(value).count(b",") - bytes(text).count(b",") <= MOST_BESIDE
 
 
 def payload_of(value: Raw) -> bytes | None:
