@@ -271,15 +271,22 @@ def open_snapshot(source: object, max_bytes: int, max_entries: int) -> Document 
         except Exception:  # noqa: BLE001 (a surrogate, whatever pydantic calls it)
             return InvalidSnapshot("no JSON")
     elif isinstance(source, bytes | bytearray | str):
-        if len(source) > max_bytes:
-            return InvalidSnapshot(f"more than {max_bytes} bytes")
         try:
+            if len(source) > max_bytes or (isinstance(source, str) and grows_beyond(source, max_bytes)):
+                return InvalidSnapshot(f"more than {max_bytes} bytes")
             data = str.encode(source) if isinstance(source, str) else bytes(source)
         except UnicodeEncodeError:
             return InvalidSnapshot("no JSON")
     else:
         return InvalidSnapshot(f"no snapshot but {type(source).__name__}")
     return read_document(data, max_bytes, max_entries)
+
+
+def grows_beyond(text: str, max_bytes: int) -> bool:
+    """Whether `text` takes more bytes than that: looked at bit by bit, before it takes them."""
+    if str.isascii(text):
+        return False
+    return sum(len(text[at : at + SMALL].encode()) for at in range(0, len(text), SMALL)) > max_bytes
 
 
 def read_document(data: bytes, max_bytes: int, max_entries: int) -> Document | InvalidSnapshot:
