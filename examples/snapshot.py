@@ -22,6 +22,8 @@ EVERYTHING = tuple(CacheScope)
 
 
 class Profile(BaseModel):
+    """A value that is no plain JSON: it is cached, and comes back, with a schema."""
+
     name: str
     langs: tuple[str, ...]
 
