@@ -19,6 +19,7 @@ from cachemesh.errors import StoreFailed
 from cachemesh.shell.hydration import read_all
 from cachemesh.shell.ports import SharedStore
 from cachemesh.shell.runtime import FULL
+from cachemesh.shell.snapshot import is_sound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,7 +86,9 @@ class WarmStart:
         try:
             while not self._runtime.is_closed:
                 few = await self._some(entries)
-                ends = read_all(self._runtime, self._arrival, few, self.counts)
+                sound = [each for each in few if is_sound(each)]
+                self.counts["damaged"] += len(few) - len(sound)
+                ends = read_all(self._runtime, self._arrival, sound, self.counts)
                 if len(few) < AT_ONCE or FULL in ends:
                     return
                 await self._give_way()
