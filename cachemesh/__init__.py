@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         TokenKeeperAdapter,
     )
     from cachemesh.shell.provenance import Refused, Served, Source
+    from cachemesh.shell.schema import Schema
     from cachemesh.shell.sync_cache import SyncCache
     from cachemesh.shell.thread_watch import SyncUpdates, SyncWatch
     from cachemesh.shell.values import frozen
@@ -93,6 +94,7 @@ else:
                 "SyncFetchMany SyncFetcher SyncTokenKeeperAdapter TokenKeeperAdapter"
             ),
             "cachemesh.shell.provenance": "Refused Served Source",
+            "cachemesh.shell.schema": "Schema",
             "cachemesh.shell.sync_cache": "SyncCache",
             "cachemesh.shell.thread_watch": "SyncUpdates SyncWatch",
             "cachemesh.shell.values": "frozen",
@@ -150,6 +152,7 @@ __all__ = [
     "RefreshSource",
     "Refused",
     "RetryOptions",
+    "Schema",
     "Served",
     "Source",
     "Store",

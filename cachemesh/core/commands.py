@@ -39,6 +39,8 @@ class Get(Struct, frozen=True, gc=False):
     lifespan: Lifespan | None = None
     tags: tuple[str, ...] = ()
     origin: Origin | None = None
+    rereads: int = 0
+    """How often the store was read in vain, as the key was changed meanwhile."""
 
 
 class Refresh(Struct, frozen=True, gc=False):

@@ -100,9 +100,14 @@ class Settle(Redacted, Generic[A], frozen=True):
 
 
 class AskAgain(Struct, frozen=True):
-    """The load is over: everyone who waits for it asks again, with `asked_store`."""
+    """The load is over: everyone who waits for it asks again, with `asked_store`.
+
+    `is_struck`: the key was changed while it was being read. Whoever shares the
+    store with others may read it once more: what is there now may be theirs.
+    """
 
     flight_id: int
+    is_struck: bool = False
 
 
 class Abort(Struct, frozen=True):

@@ -352,8 +352,8 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
         return state, ()
 
     partition = listing_partition(state, flight)
-    ask_again = AskAgain(flight.flight_id)
     key = flight.key
+    ask_again = AskAgain(flight.flight_id, is_struck=partition is None)
     if partition is None or key in partition.entries:
         return landed(state, flight, partition), (ask_again,)
 

@@ -71,9 +71,9 @@ def was_marked(state: State[Any], owner: Owner, entry: Entry[Any], load_id: int)
 
     What was marked since its load `load_id` began may have been read before, whatever its clock said.
     """
-    tags = () if entry.terms is None else entry.terms.tags
-    marks = marks_of(state, owner, tags) if tags else ()
+    if entry.terms is None or not entry.terms.tags:
+        return False
     return any(
         entry.created_at <= max(mark.gone_at, mark.stale_at) or load_id < max(mark.gone_stamp, mark.stale_stamp)
-        for mark in marks
+        for mark in marks_of(state, owner, entry.terms.tags)
     )

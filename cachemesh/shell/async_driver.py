@@ -7,6 +7,7 @@ import sys
 import weakref
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final
@@ -19,13 +20,15 @@ from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.batch import batch_of
 from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.outcomes import Answer, judged
+from cachemesh.shell.store_reads import Read, Reads
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from cachemesh.shell.live import Boarding, LiveFlight
+    from cachemesh.shell.ports import StoredEntry
     from cachemesh.shell.runtime import Runtime
-    from cachemesh.shell.store_line import StoreCall
+    from cachemesh.shell.store_call import StoreCall
     from cachemesh.shell.warm_start import WarmStart
 
 CLOSE_GRACE_S: Final = 5.0
@@ -47,6 +50,7 @@ class AsyncDomain:
         self._journeys: set[LiveFlight] = set()
         """Keeps the tasks of flights from being collected. A done callback would cost another turn of the loop."""
         self._errands: set[asyncio.Task[None]] = set()
+        self._reads = None if runtime.line is None else Reads(runtime.line)
         self._warming: asyncio.Task[None] | None = None
 
     async def wait(self, boarding: Boarding) -> Answer | None:
@@ -126,9 +130,12 @@ class AsyncDomain:
             self._runtime.dispatch(commands.StoppedWaiting(live.flight_id, outer))
 
     def launch(self, live: LiveFlight) -> None:
-        """Set a flight going, in a task of its own: no caller's cancellation reaches it."""
+        """Set a flight going, in a task of its own: no caller's cancellation reaches it. Loads share one."""
         live.driver = self
-        journey = self._load(live) if live.is_load else self._fly(live)
+        if live.is_load:
+            self._load(live)
+            return
+        journey = self._fly(live)
         context = Context() if live.is_background else None
         loop = self.loop()
         assert loop is not None
@@ -210,6 +217,7 @@ class AsyncDomain:
         assert batch is None or isinstance(batch, Batch)
         assert runtime.line is not None
         runtime.listen()
+        self.kick()  # What was removed before is not to come after the claim.
         if batch is not None:
             batch.hold()
         try:
@@ -237,11 +245,15 @@ class AsyncDomain:
             return Failure(FetchRaised(live.key, error))
         return judged(got, live.key)
 
-    async def _load(self, live: LiveFlight) -> None:
+    def _load(self, live: LiveFlight) -> None:
+        assert self._reads is not None
+        self._runtime.listen()
+        self._reads.add(Read(live.owner, live.key, live.in_front, partial(self._loaded, live)))
+        self.kick()
+
+    def _loaded(self, live: LiveFlight, found: StoredEntry | None) -> None:
         try:
-            assert live.store_call is not None
-            await self._made(live.store_call)
-            self._runtime.loaded(live, live.store_call.done.result())
+            self._runtime.loaded(live, found)
         except BaseException:
             self._runtime.aborted(live)
             raise
@@ -257,7 +269,7 @@ class AsyncDomain:
     def kick(self) -> None:
         """See to it that queued store calls are made."""
         line = self._runtime.line
-        if line is not None and line.has_work:
+        if line is not None and line.has_work(self._running_loop().time):
             self._runtime.listen()
             self.spawn(line.drain())
 
@@ -285,12 +297,13 @@ class AsyncDomain:
         """Stop a flight, from whatever thread."""
         loop = self.loop()
         live.is_stopped = True
-        if loop is not None and live.handle is not None:
+        if loop is not None and (live.handle is not None or live.is_load):
             with suppress(RuntimeError):  # The loop has been closed, and what ran on it with it.
                 loop.call_soon_threadsafe(self._stop, live)
 
     def _stop(self, live: LiveFlight) -> None:
-        live.handle.cancel()
+        if live.handle is not None:
+            live.handle.cancel()
         self._release(live)
 
     async def finish(self) -> None:
@@ -298,7 +311,8 @@ class AsyncDomain:
         if self._warming is not None:
             self._warming.cancel()
             await self._wait_for({self._warming})
-        await self._wait_for({live.handle for live in self._journeys} | self._errands)
+        reading = set() if self._reads is None else self._reads.tasks
+        await self._wait_for({live.handle for live in self._journeys} | self._errands | reading)
         self.kick()
         await self._wait_for(self._errands)
         if self._runtime.line is not None:

@@ -465,6 +465,8 @@ class Cache(Face):
         domain: AsyncDomain = boarding.live.driver
         while True:
             told = await domain.wait(boarding)
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is not None:
                 return told
             again = self._runtime.asked_again(boarding)
@@ -479,6 +481,8 @@ class Cache(Face):
         for key in keys:
             boarding = boarded.pop(key)
             told = await boarding.live.driver.wait(boarding)
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is None:
                 again.append((key, boarding))
             else:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cachemesh.shell.outcomes import Answer
     from cachemesh.shell.ports import Claim, Encoded
-    from cachemesh.shell.store_line import StoreCall
+    from cachemesh.shell.store_call import StoreCall
 
 
 class Inside(Struct, frozen=True):
@@ -111,6 +111,8 @@ class LiveFlight:
 
     is_background = False
     is_load = False
+    is_struck = False
+    """A load whose key was changed while it was being read."""
     is_admitted = False
     """A load that has brought an entry into memory."""
     is_beside = False
@@ -147,7 +149,9 @@ class LiveFlight:
     """The domain that runs it, and its task there."""
     handle: Any = None
     store_call: StoreCall | None = None
-    """The load, or the writing through of the answer."""
+    """The writing through of the answer, where somebody makes it."""
+    in_front: tuple[StoreCall, ...] = ()
+    """The changes that a load must not overtake."""
     claims = False
     """Before it fetches, a shared store is asked whether another process does."""
     waits_for_others = False

@@ -62,7 +62,7 @@ from cachemesh.shell.outcomes import (
     strip_tracebacks,
     with_traceback,
 )
-from cachemesh.shell.ports import Backplane, Encoded, NewsKind, SharedStore, StoredEntry
+from cachemesh.shell.ports import Backplane, Change, Encoded, NewsKind, SharedStore, StoredEntry
 from cachemesh.shell.reports import events_of
 from cachemesh.shell.schema import (
     DecodingError,
@@ -74,7 +74,7 @@ from cachemesh.shell.schema import (
     encoded_failure,
     encoded_plainly,
 )
-from cachemesh.shell.store_line import StoreCall, StoreLine
+from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.tables import LiveState
 from cachemesh.shell.values import Values, thawed
 from cachemesh.shell.watch import Mailbox, WatchTable
@@ -86,6 +86,10 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import Claim, Clock, News, Store
     from cachemesh.shell.provenance import Trace
     from cachemesh.shell.settings import Settings
+    from cachemesh.shell.store_call import StoreCall
+
+MOST_REREADS: Final = 3
+"""So often is a store read again whose entry others change meanwhile; after that it is fetched."""
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
@@ -181,7 +185,7 @@ class Runtime:
             self.tell("on_hit", shown_key(owner, command.key))
         return answer
 
-    def ask(  # noqa: C901, PLR0912 (a case an effect)
+    def ask(  # noqa: C901, PLR0912, PLR0915 (a case an effect)
         self,
         command: commands.Get | commands.Refresh,
         fetch: Callable[..., Any],
@@ -236,7 +240,8 @@ class Runtime:
                 elif type(effect) is effects.Load:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     started.is_load = True
-                    started.store_call = self._call_store("read", effect.owner, effect.key)
+                    assert self.line is not None
+                    started.in_front = self.line.in_front_of_read(effect.owner, effect.key)
                     self.lives[effect.flight_id] = started
         finally:
             self._is_busy = False
@@ -334,6 +339,22 @@ class Runtime:
             return old
         return with_traceback(answer, live.traceback)
 
+    def brought(self, boarding: Boarding) -> Answer | None:
+        """What a load has brought, to one who waited for it and just wants what is fresh; None: ask again."""
+        live, asked = boarding.live, boarding.asked
+        if not live.is_admitted or boarding.trace is not None or type(asked) is not commands.Get:
+            return None
+        if asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
+            return None
+        partition = self.state.partitions.get(live.owner)
+        resident: Any = None if partition is None else partition.entries.get(live.key)
+        if resident is None or self.time.now() >= resident.hit_until:
+            return None
+        answer: Answer = resident.answer
+        if self.logger is not None:
+            self.tell("on_hit", shown_key(live.owner, live.key))
+        return answer
+
     def asked_again(self, boarding: Boarding) -> commands.Get | commands.Refresh:
         """What was asked, now that the store has been, or a fetch that began too early.
 
@@ -344,13 +365,15 @@ class Runtime:
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
         has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
+        reads_again = live.is_struck and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
             flight_id=next(self.flight_ids),
             viewer=live.owner[1] if asked.scope is USER else asked.viewer,
             policy=CachePolicy.NETWORK_ONLY if has_left else asked.policy,
-            asked_store=True,
+            asked_store=not reads_again,
+            rereads=asked.rereads + reads_again,
         )
 
     def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
@@ -546,7 +569,7 @@ class Runtime:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored, live.plan)
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
-        live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
+        live.is_admitted = len(ordered) > 0 and type(ordered[0]) is effects.Admit
 
     # Other processes
 
@@ -601,9 +624,7 @@ class Runtime:
 
     def _release(self, owner: Owner, key: str, claim: Claim) -> None:
         assert self.line is not None
-        call = StoreCall("release", owner, key)
-        call.claim = claim
-        self.line.append(call)
+        self.line.order(Change("release", owner, key, claim=claim))
 
     def _commit_overtaken(self, effect: effects.Overtaken) -> None:
         owner = effect.owner
@@ -743,7 +764,9 @@ class Runtime:
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:
-        self._landed(effect.flight_id).phase = Phase.ASK_AGAIN
+        live = self._landed(effect.flight_id)
+        live.phase = Phase.ASK_AGAIN
+        live.is_struck = effect.is_struck
 
     def _commit_abort(self, effect: effects.Abort) -> None:
         live = self._landed(effect.flight_id)
@@ -767,13 +790,13 @@ class Runtime:
         if self.line is not None and not effect.is_stored:
             live = self.lives.get(effect.flight_id)
             call = self._written_through(owner, key, entry, expires_at, live)
-            if live is not None:
+            if live is not None and call is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _written_through(
         self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None, live: LiveFlight | None
-    ) -> StoreCall:
+    ) -> StoreCall | None:
         """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
 
         The store knows of no marks, so what they say of an entry goes with it.
@@ -783,15 +806,19 @@ class Runtime:
         assert self.line is not None
         value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
         if expires_at is None or (self.keeps_bytes and value is None):
-            return self.line.append(StoreCall("delete", owner, key))
+            return self.line.order(Change("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
         stored = self.as_stored(owner, key, entry, value)
+        return self._kept(stored, live)
+
+    def _kept(self, stored: StoredEntry, live: LiveFlight | None) -> StoreCall | None:
+        """The call that has the store keep what `live` has brought, or what was written by hand."""
+        assert self.line is not None
         if live is None or not self.keeps_bytes:
-            return self._write(stored)
-        call = StoreCall("commit", owner, key, stored)
-        call.claim, live.claim = live.claim, None
-        return self.line.append(call)
+            return self.line.order(Change("write", stored.owner, stored.key, stored))
+        claim, live.claim = live.claim, None
+        return self.line.order(Change("commit", stored.owner, stored.key, stored, claim))
 
     def _bytes_for(self, answer: Answer, live: LiveFlight | None) -> Encoded | None:
         """The bytes that were made of an answer of `live`, or of what is written by hand.
@@ -862,11 +889,7 @@ class Runtime:
                 ttl_s=failed.serve_until - failed.failed_at,
                 expires_at=failed.serve_until + offset,
             )
-            live.store_call = call = StoreCall(
-                "commit" if self.keeps_bytes else "write", effect.owner, effect.key, stored
-            )
-            call.claim, live.claim = live.claim, None
-            self.line.append(call)
+            live.store_call = self._kept(stored, live)
 
     def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
         if effect.notify:
@@ -874,7 +897,7 @@ class Runtime:
 
     def _commit_drop(self, effect: effects.Drop) -> None:
         self._struck_off(effect.owner, effect.key)
-        self._call_store("delete", effect.owner, effect.key)
+        self._change_store(Change("delete", effect.owner, effect.key))
         if effect.existed or self.line is not None:
             self._announce(effect.owner, effect.key, Failure(CacheMiss(effect.key)))
 
@@ -883,20 +906,16 @@ class Runtime:
         if owner == GLOBAL_OWNER:
             self.alike.clear()
         if self.line is not None:
-            call = StoreCall("clear", owner, None)
-            call.prefix = effect.prefix
-            self.line.append(call)
+            self.line.order(Change("delete", owner), effect.prefix)
         watched = {key for key in self._watches.keys(owner) if key.startswith(effect.prefix)}
         for key in watched if self.line is not None else watched & effect.keys:
             self._announce(owner, key, Failure(CacheMiss(key)))
 
     def _commit_tag(self, effect: effects.TagMarked) -> None:
         self.alike.clear()
-        if self.keeps_bytes and effect.at is not None and self.line is not None:
-            call = StoreCall("mark", effect.owner, None)
-            call.tag = effect.tag
-            call.stale_at = effect.at + self.time.epoch_offset if effect.is_soft else None
-            self.line.append(call)
+        if self.keeps_bytes and effect.at is not None:
+            stale_at = effect.at + self.time.epoch_offset if effect.is_soft else None
+            self._change_store(Change("mark_tag", effect.owner, tag=effect.tag, stale_at=stale_at))
         if effect.is_soft:
             return
         for owner in list(self._watches.boxes):
@@ -914,7 +933,7 @@ class Runtime:
             self.alike.clear()
         else:
             self._drops += 1
-        self._call_store("clear", effect.owner, None)
+        self._change_store(Change("clear_partition", effect.owner))
         for mailbox in self._watches.watching_any(effect.owner):
             mailbox.withdraw(effect.owner)
         for key in self._watches.keys(effect.owner) & effect.keys:
@@ -962,14 +981,11 @@ class Runtime:
     def _commit_clear_store(self, effect: effects.ClearStore) -> None:
         del effect
         self._order.forget_all()
-        self._call_store("clear", None, None)
+        self._change_store(Change("clear"))
 
-    def _call_store(self, operation: str, owner: Owner | None, key: str | None) -> StoreCall | None:
-        return None if self.line is None else self.line.append(StoreCall(operation, owner, key))
-
-    def _write(self, entry: StoredEntry) -> StoreCall:
-        assert self.line is not None
-        return self.line.append(StoreCall("write", entry.owner, entry.key, entry))
+    def _change_store(self, change: Change) -> None:
+        if self.line is not None:
+            self.line.order(change)
 
     # From outside
 

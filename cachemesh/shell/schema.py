@@ -30,6 +30,10 @@ Migration = Callable[[Any, int], Any]
 ANYTHING: Final[TypeAdapter[Any]] = TypeAdapter(Any, config=ConfigDict(ser_json_inf_nan="constants"))
 """Writes and reads plain JSON."""
 
+read_plainly: Final[Callable[[bytes], Any]] = ANYTHING.validator.validate_json
+write_plainly: Final[Callable[[Any], bytes]] = ANYTHING.serializer.to_json
+"""What `validate_json` and `dump_json` of it come to, without a microsecond of frames and defaults each."""
+
 
 class EncodingError(ValueError):
     """The value cannot be stored. The text says why, and quotes nothing of it."""
@@ -255,7 +259,7 @@ def encoded_plainly(value: Any) -> Encoded:  # noqa: ANN401
         msg = "it is no plain JSON, and has no schema"
         raise EncodingError(msg)
     try:
-        return Encoded(ANYTHING.dump_json(value))
+        return Encoded(write_plainly(value))
     except Exception as error:  # noqa: BLE001 (half a surrogate pair, too deep)
         raise EncodingError(reason_of(error)) from None
 
@@ -266,7 +270,7 @@ def decoded_plainly(encoded: Encoded) -> Any:  # noqa: ANN401
         msg = "of another schema"
         raise DecodingError(msg)
     try:
-        return ANYTHING.validate_json(encoded.payload)
+        return read_plainly(encoded.payload)
     except Exception as error:  # noqa: BLE001 (as above)
         raise DecodingError(reason_of(error)) from None
 

@@ -375,8 +375,11 @@ class SyncCache(Face):
         try:
             for key in keys:
                 sort_in(key, self._board(key, batch.fetch, policy, ttl, call, batch=batch), answers, boarded)
-            self._ride_together(loading(boarded), batch, answers, boarded)
             while boarded:
+                loads = loading(boarded)
+                if loads:
+                    self._ride_together(loads, batch, answers, boarded)
+                    continue
                 self._launch_behind(batch)
                 led = [boarding.live for boarding in boarded.values() if boarding.leads]
                 if led:
@@ -400,10 +403,13 @@ class SyncCache(Face):
     ) -> None:
         """Wait for the flights of `keys`; then ask again where that is due, all at once."""
         again: list[tuple[str, Boarding]] = []
+        self._domain.load_together([live for key in keys if (live := boarded[key].live).is_load and boarded[key].leads])
         for key in sorted(keys, key=lambda key: not boarded[key].leads):
             boarding = boarded[key]
             told = self._domain.wait(boarding) if boarding.live.is_load else self._domain.wait_on(boarding)
             del boarded[key]
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is None:
                 again.append((key, boarding))
             else:
@@ -451,6 +457,8 @@ class SyncCache(Face):
         """Wait for a flight; once a load has ended, ask again."""
         while True:
             told = self._domain.wait(boarding)
+            if told is None and boarding.live.is_load:
+                told = self._runtime.brought(boarding)
             if told is not None:
                 return told
             answer = self._again(boarding)

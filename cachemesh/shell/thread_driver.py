@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -13,10 +14,11 @@ from returns.result import Failure
 
 from cachemesh.core.commands import Abandoned, StoppedWaiting
 from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch, StoreFailed
+from cachemesh.shell import health
 from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import Answer, judged
-from cachemesh.shell.store_line import TIMEOUT_S
+from cachemesh.shell.store_reads import Read, Reads
 from cachemesh.shell.thread_waits import waits_for
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.live import Boarding, LiveFlight
     from cachemesh.shell.ports import Claim, StoredEntry
     from cachemesh.shell.runtime import Runtime
-    from cachemesh.shell.store_line import StoreCall
+    from cachemesh.shell.store_call import StoreCall
     from cachemesh.shell.thread_batch import ThreadBatch
     from cachemesh.shell.warm_start import WarmStart
 
@@ -54,6 +56,7 @@ class ThreadDomain:
         self._threads_lock = threading.RLock()
         self._look_lock = threading.Lock()
         self._portal = None if runtime.line is None else Portal()
+        self._reads = None if runtime.line is None else Reads(runtime.line, serves=True)
         self._warming: Future[None] | None = None
 
     def wait(self, boarding: Boarding) -> Answer | None:
@@ -63,7 +66,7 @@ class ThreadDomain:
         if not boarding.leads:
             return self.wait_on(boarding)
         if live.is_load:
-            self._load(live)
+            self.load_together([live])
         elif live.may_be_left and self._goes_beside([live], partial(self._fly, live)):
             return self._wait_impatiently(boarding)
         else:
@@ -256,6 +259,7 @@ class ThreadDomain:
         runtime, line = self._runtime, self._runtime.line
         assert line is not None
         runtime.listen()
+        self.kick()  # What was removed before is not to come after the claim.
         claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
         found = []
         for live, first in zip(lives, claims, strict=True):
@@ -398,29 +402,55 @@ class ThreadDomain:
         else:
             sleep(delay_s)
 
-    def _load(self, live: LiveFlight) -> None:
-        live.handle = threading.current_thread()
+    def load_together(self, lives: Sequence[LiveFlight]) -> None:
+        """Read what the store has for `lives`, unless that has been done."""
+        waiting: list[tuple[LiveFlight, Answers]] = []
+        for live in lives:
+            if not live.is_over:
+                live.handle = threading.current_thread()
+                reading = self._begin_load(live)
+                if reading is not None:
+                    waiting.append((live, reading))
+        for live, reading in waiting:
+            self._loaded(live, reading.wait)
+
+    def _begin_load(self, live: LiveFlight) -> Answers | None:
+        """Have the store read over there: what to wait for. None where it is near enough to be read at once."""
+        line = self._runtime.line
+        assert line is not None
+        self._runtime.listen()
+        if line.direct is not None and not (live.in_front and any(not call.is_over for call in live.in_front)):
+            self._loaded(live, partial(line.read_now, live.owner, live.key))
+            self.kick()
+            return None
+        self.kick()
+        reading = Answers()
+        assert self._reads is not None
+        assert self._portal is not None
+        read = Read(live.owner, live.key, live.in_front, reading.tell)
+        if not self._portal.post(self._reads.add, read):
+            reading.tell(None)
+        return reading
+
+    def _loaded(self, live: LiveFlight, read: Callable[[], StoredEntry | None]) -> None:
         try:
-            assert live.store_call is not None
-            self._runtime.loaded(live, self._made(live.store_call))
+            self._runtime.loaded(live, read())
         except BaseException:
             self._runtime.aborted(live)
             raise
         finally:
             self.release(live)
 
-    def _made(self, call: StoreCall) -> StoredEntry | None:
-        """What the store answered; None as well where nobody will ask it any more, as the cache was closed."""
+    def _made(self, call: StoreCall) -> None:
+        """Wait until the store has been told; not where nobody will, as the cache was closed."""
         self.kick()
-        try:
-            return call.done.result(timeout=3 * TIMEOUT_S)
-        except TimeoutError:
-            return None
+        with suppress(TimeoutError):
+            call.done.result(timeout=3 * health.TIMEOUT_S)
 
     def kick(self) -> None:
         """See to it that queued store calls are made."""
         line = self._runtime.line
-        if line is not None and self._portal is not None and line.has_work:
+        if line is not None and self._portal is not None and line.has_work(time.monotonic):
             self._runtime.listen()
             self._portal.start(line.drain())
 
@@ -434,8 +464,12 @@ class ThreadDomain:
     def flush(self) -> None:
         """Wait until the store has been told everything so far."""
         line = self._runtime.line
-        if line is not None and self._portal is not None:
-            self._portal.run(line.drain())
+        if line is None or self._portal is None:
+            return
+        if line.is_busy:
+            self._portal.run(line.make_calls())
+        if line.wants_care(time.monotonic):
+            self._portal.start(line.care())
 
     def flush_store(self) -> StoreFailed | None:
         """`flush`, and have a shared store write what it has not yet. What went wrong, if anything did."""
@@ -463,10 +497,18 @@ class ThreadDomain:
         if self._portal is not None:
             if self._warming is not None:
                 self._warming.cancel()
-            self.flush()
+            self._finish_calls()
             assert self._runtime.line is not None
             self._portal.run(self._runtime.line.close())
             self._portal.stop()
+
+    def _finish_calls(self) -> None:
+        """Tell the store what it has not been told yet."""
+        line = self._runtime.line
+        assert line is not None
+        assert self._portal is not None
+        if line.is_busy or line.doubts:
+            self._portal.run(line.drain())
 
 
 def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseException | None] | None:
@@ -489,6 +531,24 @@ def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseExcepti
     return outcome[0] if ended.wait(timeout_s) else None
 
 
+class Answers:
+    """What a store answers over there, for the thread that waits for it."""
+
+    def __init__(self) -> None:
+        self._is_there = threading.Lock()
+        self._is_there.acquire()
+        self._found: StoredEntry | None = None
+
+    def tell(self, found: StoredEntry | None) -> None:
+        self._found = found
+        self._is_there.release()
+
+    def wait(self) -> StoredEntry | None:
+        """The answer; None as well where nobody will give it any more, as the cache was closed."""
+        self._is_there.acquire(timeout=3 * health.TIMEOUT_S)
+        return self._found
+
+
 class Portal:
     """An event loop in a daemon thread: how threads use an async store. It starts when it is first needed."""
 
@@ -501,20 +561,34 @@ class Portal:
     def start(self, coroutine: Coroutine[Any, Any, R]) -> Future[R] | None:
         """Run `coroutine` over there. None once the portal has been stopped, and where it cannot be started."""
         with self._lock:
-            if self._is_stopped:
+            loop = self._running()
+            if loop is None:
                 coroutine.close()
                 return None
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=loop.run_forever, name="cachemesh-store", daemon=True)
-                try:
-                    thread.start()
-                except RuntimeError:  # There is no room for another one.
-                    loop.close()
-                    coroutine.close()
-                    return None
-                self._loop, self._thread = loop, thread
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+
+    def post(self, callback: Callable[..., object], *arguments: object) -> bool:
+        """Call `callback` over there. False where `start` would answer None."""
+        with self._lock:
+            loop = self._running()
+            if loop is None:
+                return False
+            loop.call_soon_threadsafe(callback, *arguments)
+            return True
+
+    def _running(self) -> asyncio.AbstractEventLoop | None:
+        if self._is_stopped:
+            return None
+        if self._loop is None:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=loop.run_forever, name="cachemesh-store", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # There is no room for another one.
+                loop.close()
+                return None
+            self._loop, self._thread = loop, thread
+        return self._loop
 
     def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run `coroutine` over there, and wait for it; a store, or a logger told of it, is over there itself."""

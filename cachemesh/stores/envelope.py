@@ -2,8 +2,8 @@
 
     "cm1" | checksum, 16 bytes | header | content
 
-Header: format, namespace, owner, key, generation, the id of the key that the
-content is encrypted with. Content: everything else. Both are msgpack arrays.
+Header: namespace, owner, key, generation, and whether the content is
+encrypted. Content: everything else. Both are msgpack arrays.
 An envelope that is found under another key, owner or namespace than its own,
 or that has one bit flipped, does not open.
 """
@@ -11,7 +11,7 @@ or that has one bit flipped, does not open.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -20,6 +20,8 @@ from cachemesh.shell.ports import Encoded, StoredEntry
 from cachemesh.stores.names import decoded, encoded, owner_name, owner_of_name
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cachemesh.core.scopes import Owner
 
 MAGIC: Final = b"cm1"
@@ -31,6 +33,14 @@ class DamagedEnvelopeError(ValueError):
     """No envelope of the entry that was asked for. The text says why, and quotes nothing."""
 
 
+class LockedEnvelopeError(DamagedEnvelopeError):
+    """It may be whole, but there is no key for it at hand: a miss that is to be left where it is."""
+
+
+class KeyUnavailableError(Exception):
+    """What a cipher raises that cannot get at a key now. It says nothing against the content."""
+
+
 class Cipher(Protocol):
     """Encrypts what is in envelopes. `context` is bound to it: decrypting with another one fails."""
 
@@ -38,10 +48,22 @@ class Cipher(Protocol):
         """`content`, unreadable without the owner's key."""
 
     def decrypt(self, content: bytes, owner: Owner, context: bytes) -> bytes:
-        """What `encrypt` was given. Raises where that can't be had."""
+        """What `encrypt` was given. Raises where that can't be had; `KeyUnavailableError` where it may be later."""
 
     def forget(self, owner: Owner | None) -> None:
         """Destroy the key of `owner` (None: all keys), so that nobody can ever read what is left of it."""
+
+
+@runtime_checkable
+class WaitingCipher(Cipher, Protocol):
+    """A cipher that may have to wait for its keys. A store in an event loop first tries what is `at_hand`."""
+
+    @property
+    def at_hand(self) -> Cipher:
+        """The same, but it waits for nothing: it raises `KeyUnavailableError` where it would have to."""
+
+    def prepare(self, owners: Collection[Owner], /) -> None:
+        """Have keys to encrypt with at hand, of all `owners` in one go. What cannot be had, `encrypt` will say."""
 
 
 class Header(Struct, frozen=True, array_like=True, gc=False):
@@ -151,7 +173,10 @@ def _whole(envelope: bytes, namespace: str, cipher: Cipher | None) -> tuple[Body
         msg = "of another namespace"
         raise DamagedEnvelopeError(msg)
     if header.is_encrypted is not (cipher is not None):
-        msg = "encrypted, and there is no key" if header.is_encrypted else "not encrypted"
+        if header.is_encrypted:
+            msg = "it is encrypted, and there is no cipher"
+            raise LockedEnvelopeError(msg)
+        msg = "it is not encrypted"
         raise DamagedEnvelopeError(msg)
     return parts, header
 
@@ -161,6 +186,9 @@ def _content(parts: Body, owner: Owner, cipher: Cipher | None) -> Content:
     if cipher is not None:
         try:
             content = cipher.decrypt(content, owner, parts.header)
+        except KeyUnavailableError:
+            msg = "there is no key at hand for it"
+            raise LockedEnvelopeError(msg) from None
         except Exception:  # noqa: BLE001 (a wrong key, a tag that does not match: whatever the cipher calls it)
             msg = "it cannot be decrypted"
             raise DamagedEnvelopeError(msg) from None

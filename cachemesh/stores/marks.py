@@ -75,6 +75,11 @@ class Marks:
         assert expires_at is not None
         return replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
 
+    def is_over(self, owner: Owner, generation: int) -> bool:
+        """Whether all of `owner` that is of `generation` is gone, whatever tags it bears."""
+        mark, wide = self._marks.get((owner, None), NO_MARK), self._marks.get((None, None), NO_MARK)
+        return max(mark.gone, wide.gone) > generation
+
     def _about(self, entry: StoredEntry) -> Iterator[Mark]:
         owner, marks = entry.owner, self._marks
         places: list[Place] = [(None, None), (owner, None)]

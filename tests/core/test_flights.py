@@ -426,6 +426,7 @@ def test_an_event_loop_takes_its_flights_along() -> None:
 # It comes from the store
 
 AGAIN = AskAgain(1)
+STRUCK = AskAgain(1, is_struck=True)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +493,7 @@ def test_what_was_answered_since_is_not_overwritten(loaded: Any) -> None:
 @pytest.mark.parametrize("loaded", [Loaded(1, NOW, entry()), Loaded(1, NOW, None, failed())], ids=["entry", "failure"])
 @pytest.mark.parametrize("there", [{}, {"entries": {"me": entry()}}], ids=["partition gone", "partition kept"])
 def test_what_was_invalidated_since_is_not_taken_in(loaded: Any, there: Any) -> None:
-    expect(state(loading(), struck=[1], **there), loaded, state(**there), AGAIN)
+    expect(state(loading(), struck=[1], **there), loaded, state(**there), STRUCK)
 
 
 def test_a_load_that_an_answer_has_overtaken_is_not_taken_in() -> None:
@@ -502,7 +503,7 @@ def test_a_load_that_an_answer_has_overtaken_is_not_taken_in() -> None:
         Evict(GLOBAL_OWNER, "feed"),
         Loaded(1, NOW, entry("older")),
     )
-    assert (after, effects) == (state(), (AGAIN,))
+    assert (after, effects) == (state(), (STRUCK,))
 
 
 def test_nor_is_one_that_began_after_the_fetch_that_has_overtaken_it() -> None:
@@ -513,7 +514,7 @@ def test_nor_is_one_that_began_after_the_fetch_that_has_overtaken_it() -> None:
         Evict(GLOBAL_OWNER, "feed"),
         Loaded(2, NOW, entry("older")),
     )
-    assert (after, effects) == (state(), (AskAgain(2),))
+    assert (after, effects) == (state(), (AskAgain(2, is_struck=True),))
 
 
 def test_whoever_falls_back_gets_the_newer_answer_that_overtook_their_fetch() -> None:

@@ -177,7 +177,7 @@ def test_a_load_that_takes_too_long_tells_nothing_of_the_origin() -> None:
     after, effects = run(before, GaveUp(1, NOW))
 
     assert (after, effects) == (state(flight(kind=FlightKind.LOAD), struck=[1], has_store=True), ())
-    assert run(after, Loaded(1, NOW, entry())) == (state(has_store=True), (AskAgain(1),))
+    assert run(after, Loaded(1, NOW, entry())) == (state(has_store=True), (AskAgain(1, is_struck=True),))
 
 
 # Too old

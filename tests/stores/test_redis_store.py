@@ -791,6 +791,25 @@ def test_rd5_after_a_restart_or_flushall_everything_goes_on(server: Server) -> N
     run(server.url, act)
 
 
+def test_rd5_a_read_that_a_breaking_connection_swallows_is_made_again(proxy: Proxy) -> None:
+    broken = 0
+
+    def breaks(data: bytes) -> bytes:
+        nonlocal broken
+        broken += 1
+        if broken == 1:
+            raise ConnectionResetError
+        return data
+
+    async def act(store: RedisStore) -> None:
+        await store.write(entry(value="kept"))
+        proxy.replied = breaks
+        assert await value(store) == b"'kept'"
+        assert broken > 1
+
+    run(proxy.url, act)
+
+
 def test_a_server_that_kept_its_data_over_a_restart_still_refuses_the_claims_from_before() -> None:
     """What it wrote last may be lost: a removal, for one."""
     with Server(appendonly="yes", appendfsync="always") as server:

@@ -41,6 +41,7 @@ class Account(BaseModel):
     tags: frozenset[str] = frozenset()
 
 
+UNDECODABLE = "k", UndecodableEntry("k", "of another schema")
 ADA = Account(name="Ada", tags=frozenset({"a"}))
 
 
@@ -88,6 +89,13 @@ class Asker:
             return got
 
         return self.runner.run(main())
+
+    def listens(self) -> None:
+        """Wait until it hears of others; it has forgotten all that it knew before."""
+        self.get("first", Failure("asked"))
+        store = self.cache._runtime._backplane
+        if isinstance(store, RedisStore):
+            until(lambda: store._bus.is_subscribed)
 
     def flush(self) -> Any:
         return self.run(self.cache.flush())
@@ -180,7 +188,8 @@ def test_what_does_not_fit_the_schema_is_a_miss_and_is_told(new: Callable[..., A
     heard = Heard()
     after = new(logger=heard)
     assert after.get("k", Success(ADA), schema=Account, ttl=60) == Success(ADA)
-    assert heard.errors == [("k", UndecodableEntry("k", "of another schema"))]
+    # A reading is made once more where news begin to be heard meanwhile.
+    assert heard.errors in ([UNDECODABLE], [UNDECODABLE] * 2)
     newer = new(logger=heard)
     assert newer.get("k", Failure("asked"), schema=Account) == Success(ADA)
 
@@ -206,6 +215,7 @@ def test_a_value_without_bytes_is_answered_and_takes_the_stored_one_away(new: Ca
 
 def test_what_is_written_by_hand_survives(new: Callable[..., Asker]) -> None:
     before = new()
+    before.listens()
     before.call("put", "put", ADA, ttl=60, schema=Account)
     before.call("put", "updated", 1, ttl=60)
     before.call("update", "updated", lambda count: count + 1)
@@ -279,8 +289,8 @@ def test_sf14_of_two_processes_that_miss_at_once_one_fetches(new: Callable[..., 
     for thread in threads:
         thread.join(20)
     assert answers == [Success("once")] * 2
+    assert [asker.get("k", Failure("asked")) for asker in askers] == [Success("once")] * 2
     assert sum(asker.fetched for asker in askers) == 1
-    assert [asker.cache.peek("k") for asker in askers] == [Success("once")] * 2
 
 
 def test_get_many_is_fenced_and_survives(new: Callable[..., Asker]) -> None:
@@ -302,7 +312,7 @@ def test_get_many_is_fenced_and_survives(new: Callable[..., Asker]) -> None:
     before.close()
     after = new()
     assert after.run(after.cache.get_many(keys, fetch, ttl=60)) == expected
-    assert len(asked) == 1
+    assert asked == [("a", "bb", "ccc")]
 
 
 def test_directives_survive(new: Callable[..., Asker]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -15,8 +16,12 @@ from msgspec import Struct
 
 from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope, Owner
 from cachemesh.errors import CacheError, StoreFailed
-from cachemesh.shell import store_line
-from cachemesh.shell.store_line import COOL_DOWN_S, TIMEOUT_S, StoreCall, StoreLine
+from cachemesh.shell import doubts, store_line
+from cachemesh.shell.health import LONGEST_REST_S, TIMEOUT_S
+from cachemesh.shell.ports import Change
+from cachemesh.shell.store_call import StoreCall
+from cachemesh.shell.store_line import StoreLine
+from cachemesh.shell.store_reads import Read, Reads
 from cachemesh.stores import MemoryStore
 from cachemesh.testing import VirtualClock, VirtualLoop, run
 from cachemesh.testing.store_contract import an_entry
@@ -30,28 +35,68 @@ if TYPE_CHECKING:
 ALICE: Owner = (CacheScope.USER, "alice")
 
 
+class Reading:
+    """A read, and what it came to."""
+
+    def __init__(self) -> None:
+        self.done: Future[StoredEntry | None] = Future()
+
+    @property
+    def is_over(self) -> bool:
+        return self.done.done()
+
+
 class Line(StoreLine):
     """A line with a lock and a log of its own."""
 
     def __init__(self, store: Store) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
         self.heard: list[tuple[str, CacheError]] = []
+        self.reads: dict[object, Reads] = {}
         super().__init__(store, self.lock, lambda key, error: self.heard.append((key, error)))
 
     def ask(
         self, operation: str, key: str | None = "k", owner: Owner | None = GLOBAL_OWNER, value: object = None
     ) -> StoreCall:
+        """Order a change."""
         entry = None
         if operation == "write":
             assert owner is not None
             assert key is not None
             entry = an_entry(owner=owner, key=key, value=value)
+        if operation == "clear" and owner is not None:
+            operation = "clear_partition"
         with self.lock:
-            return self.append(StoreCall(operation, owner, key, entry))
+            return self.append(StoreCall(Change(operation, owner, key, entry)))
+
+    def read(self, key: str = "k", owner: Owner = GLOBAL_OWNER) -> Reading:
+        """Ask for a read, in the running event loop."""
+        reading = Reading()
+        with self.lock:
+            read = Read(owner, key, self.in_front_of_read(owner, key), reading.done.set_result)
+        loop = asyncio.get_running_loop()
+        self.reads.setdefault(loop, Reads(self)).add(read)
+        if self.has_work(loop.time):  # As the drivers do.
+            self.start(self.drain(), loop)
+        return reading
+
+    async def found(self, key: str = "k", owner: Owner = GLOBAL_OWNER) -> StoredEntry | None:
+        """What a read finds."""
+        reading = self.read(key, owner)
+        await self.drain()
+        return await asyncio.wrap_future(reading.done)
+
+    async def settle(self) -> None:
+        """Wait for all that is under way."""
+        await self.drain()
+        for reads in self.reads.values():
+            await asyncio.sleep(0)
+            await asyncio.gather(*reads.tasks, return_exceptions=True)
 
     @property
     def is_empty(self) -> bool:
-        return not (self._waiting or self._unfinished or self._last or self._doubts or self._tasks)
+        reading = any(reads.tasks for reads in self.reads.values())
+        return not (self._waiting or self._unfinished or self._last or self.doubts or self._tasks or reading)
 
 
 # Whatever happens: a read never shows what the line has heard removed or overwritten
@@ -140,45 +185,63 @@ def steps(faults: tuple[Fault, ...], *, cancels: bool) -> st.SearchStrategy[list
 
 
 def play(story: list[Step], *, strict: bool) -> None:  # noqa: C901 (one story, told once)
-    """Tell the line `story`, and hold what it reads against a dict."""
+    """Tell the line `story`, and hold what it reads against a dict.
+
+    Whoever reads does not take what has been changed since: so a change may overtake it.
+    """
     store = ScriptedStore()
     line = Line(store)
     store.script = [(step.takes_s, step.fault) for step in reversed(story)]
     model: dict[tuple[Owner, str], int] = {}
-    reads: list[tuple[StoreCall, int | None]] = []
+    reading: dict[tuple[Owner, str], list[tuple[Reading, int | None]]] = {}
+    wrong: list[object] = []
+
+    def look(place: tuple[Owner, str], asked: list[tuple[Reading, int | None]], *, at_last: bool = False) -> None:
+        for each, expected in asked:
+            if at_last or each.is_over:
+                entry = each.done.result(0)
+                found = None if entry is None else entry.value
+                if not (found == expected if strict else found in (None, expected)):
+                    wrong.append((place, found, expected))
+
+    def change(step: Step, number: int) -> None:
+        for place in [*model, *reading]:
+            if (step.owner is None or place[0] == step.owner) and (step.key is None or place[1] == step.key):
+                model.pop(place, None)
+                look(place, reading.pop(place, []))
+        if step.operation == "write":
+            model[step.owner, step.key] = number  # type: ignore[index]
+        line.ask(step.operation, step.key, step.owner, number)
 
     async def tell() -> None:
         drains: list[asyncio.Task[None]] = []
         for number, step in enumerate(story):
-            call = line.ask(step.operation, step.key, step.owner, number)
             if step.operation == "read":
-                reads.append((call, model.get((step.owner, step.key))))  # type: ignore[arg-type]
-            elif step.operation == "write":
-                model[step.owner, step.key] = number  # type: ignore[index]
+                assert step.owner is not None
+                assert step.key is not None
+                place = (step.owner, step.key)
+                reading.setdefault(place, []).append((line.read(step.key, step.owner), model.get(place)))
             else:
-                for place in list(model):
-                    if (step.owner is None or place[0] == step.owner) and (step.key is None or place[1] == step.key):
-                        del model[place]
+                change(step, number)
             if step.kick:
                 drains.append(asyncio.ensure_future(line.drain()))
             if step.cancel and drains:
                 drains[-1].cancel()
             await asyncio.sleep(step.then_s)
         store.script.clear()
-        for _ in range(4):
-            await line.drain()
-            await asyncio.sleep(TIMEOUT_S + COOL_DOWN_S)
+        for _ in range(6):
+            await line.settle()
+            await asyncio.sleep(LONGEST_REST_S + TIMEOUT_S)
         await asyncio.gather(*drains, return_exceptions=True)
         for place, number in model.items():
-            reads.append((line.ask("read", place[1], place[0]), number))
-        await line.drain()
+            reading.setdefault(place, []).append((line.read(place[1], place[0]), number))
+        await line.settle()
 
     run(tell())
 
-    for call, expected in reads:
-        entry = call.done.result(0)
-        found = None if entry is None else entry.value
-        assert found == expected if strict else found in (None, expected), (call.operation, call.owner, call.key)
+    for place, asked in reading.items():
+        look(place, asked, at_last=True)
+    assert wrong == []
     for place, kept in store._entries.items():
         assert model.get(place) == kept.value, f"stale: {place}"
     assert line.is_empty
@@ -205,14 +268,13 @@ def test_calls_on_different_keys_run_at_the_same_time() -> None:
     store.faults["read"] = HANG
 
     async def main() -> None:
-        calls = [line.ask("read", str(number)) for number in range(50)]
-        drain = asyncio.ensure_future(line.drain())
+        asked = [line.read(str(number)) for number in range(50)]
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         await loop.settle()
         assert store.hanging == 50
-        await drain
-        assert all(call.is_over for call in calls)
+        await line.settle()
+        assert all(each.is_over for each in asked)
 
     run(main())
     assert line.is_empty
@@ -221,10 +283,10 @@ def test_calls_on_different_keys_run_at_the_same_time() -> None:
 def test_one_owner_that_is_cleared_does_not_wait_for_another() -> None:
     store = FaultyStore()
     line = Line(store)
-    store.faults["read"] = HANG
+    store.faults["write"] = HANG
 
     async def main() -> None:
-        line.ask("read")
+        line.ask("write", value=1)
         drain = asyncio.ensure_future(line.drain())
         await asyncio.sleep(0.1)
         clearing = line.ask("clear", None, ALICE)
@@ -252,9 +314,7 @@ def test_a_store_that_cannot_be_cancelled_is_left_behind() -> None:
     line = Line(Stubborn())
 
     async def main() -> None:
-        call = line.ask("read")
-        await line.drain()
-        assert call.is_over
+        assert await line.found() is None
         assert clock() == TIMEOUT_S
         await asyncio.sleep(100)
 
@@ -290,9 +350,8 @@ def test_a_writing_that_comes_through_after_it_was_given_up_is_not_believed() ->
         await line.drain()
         await asyncio.sleep(20)
         assert await store.read(GLOBAL_OWNER, "k") is not None
-        read = line.ask("read")
+        assert await line.found() is None
         await line.drain()
-        assert read.done.result(0) is None
         assert await store.read(GLOBAL_OWNER, "k") is None
 
     run(main())
@@ -368,7 +427,7 @@ def test_a_waiter_that_is_cancelled_cancels_no_call() -> None:
     assert len(store) == 1
 
 
-@pytest.mark.parametrize("operation", ["read", "write", "delete", "clear"])
+@pytest.mark.parametrize("operation", ["write", "delete", "clear"])
 def test_a_loop_that_ends_takes_its_calls_with_it_and_no_others(operation: str) -> None:
     """What it did not get to change is doubted; nobody waits for ever."""
     store = FaultyStore()
@@ -383,18 +442,13 @@ def test_a_loop_that_ends_takes_its_calls_with_it_and_no_others(operation: str) 
         assert not drain.done()
         return call
 
-    async def goes_on() -> StoreCall:
-        call = line.ask("read")
-        await line.drain()
-        return call
-
     ended = run(ends())
     assert ended.is_over
     assert line.heard == []
     store.faults.clear()
-    found = run(goes_on()).done.result(0)
 
-    assert found is None or (operation == "read" and found.value == "old")
+    assert run(line.found()) is None
+    run(line.drain())
     assert line.is_empty
 
 
@@ -430,7 +484,7 @@ def test_calls_of_no_loop_are_made_by_the_next_one_that_comes() -> None:
     line = Line(store := FaultyStore())
 
     call = line.ask("delete")
-    assert line.has_work
+    assert line.has_work(lambda: 0.0)
     asyncio.run(line.drain())
 
     assert call.is_over
@@ -456,16 +510,16 @@ def test_two_loops_do_not_make_each_others_calls() -> None:
     line = Line(store := FaultyStore())
     loops = [asyncio.new_event_loop() for _ in range(2)]
     made_in: list[object] = []
-    read = store.read
+    write = store.write
 
-    async def noting(owner: Owner, key: str) -> StoredEntry | None:
-        made_in.append((key, asyncio.get_running_loop()))
-        return await read(owner, key)
+    async def noting(entry: StoredEntry) -> None:
+        made_in.append((entry.key, asyncio.get_running_loop()))
+        await write(entry)
 
-    store.read = noting  # type: ignore[method-assign]
+    store.write = noting  # type: ignore[method-assign]
 
     async def ask(key: str) -> StoreCall:
-        return line.ask("read", key)
+        return line.ask("write", key)
 
     async def drain() -> None:
         await line.drain()
@@ -485,14 +539,14 @@ def test_many_doubts_become_one() -> None:
     store.faults["delete"] = OSError()
 
     async def main() -> None:
-        for number in range(store_line.MOST_DOUBTS + 10):
+        for number in range(doubts.MOST_DOUBTS + 10):
             line.ask("delete", str(number))
             if number % 1_000 == 0:
                 await line.drain()
         await line.drain()
-        assert len(line._doubts._numbers) <= store_line.MOST_DOUBTS + 1
+        assert len(line.doubts) <= doubts.MOST_DOUBTS + 1
         store.faults.clear()
-        await asyncio.sleep(COOL_DOWN_S + TIMEOUT_S)
+        await asyncio.sleep(LONGEST_REST_S + TIMEOUT_S)
         await line.drain()
 
     run(main())
@@ -502,8 +556,8 @@ def test_many_doubts_become_one() -> None:
 
 def test_a_logger_that_raises_leaves_no_call_open() -> None:
     store = FaultyStore()
-    store.faults = {"read": OSError(), "write": HANG}
-    lock = threading.Lock()
+    store.faults = {"delete": OSError(), "write": HANG}
+    lock = threading.RLock()
 
     def report(key: str, error: CacheError) -> None:
         raise LookupError(key, error)
@@ -512,10 +566,9 @@ def test_a_logger_that_raises_leaves_no_call_open() -> None:
 
     async def main() -> Iterator[StoreCall]:
         asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)  # noqa: ARG005
-        calls = [StoreCall("read", GLOBAL_OWNER, "a"), StoreCall("write", GLOBAL_OWNER, "b", an_entry(key="b"))]
+        changes = [Change("delete", GLOBAL_OWNER, "a"), Change("write", GLOBAL_OWNER, "b", an_entry(key="b"))]
         with lock:
-            for call in calls:
-                line.append(call)
+            calls = [line.append(StoreCall(change)) for change in changes]
         await line.drain()
         return iter(calls)
 
@@ -526,9 +579,5 @@ def test_a_failed_call_is_reported_once() -> None:
     line = Line(store := FaultyStore())
     store.faults["read"] = OSError("disk")
 
-    async def main() -> None:
-        line.ask("read")
-        await line.drain()
-
-    run(main())
+    run(line.found())
     assert line.heard == [("k", StoreFailed("read", OSError("disk")))]

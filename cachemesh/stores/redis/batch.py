@@ -41,6 +41,8 @@ MGET_SIZE: Final = 500
 """Keys in one MGET: others get their turn in between."""
 
 
+READS: Final = frozenset({b"GET", b"MGET"})
+
 PASSING: Final = frozenset({"LOADING", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "TRYAGAIN"})
 """Errors of servers that are starting, moving slots or losing their primary."""
 
@@ -250,7 +252,10 @@ class Batcher:
 
     async def _seek(self, lost: Address, order: Order, failure: Reply) -> None:
         """The server at `lost` is not there. Perhaps another one has taken its place."""
-        if await self._learned() is not None or self._fleet.address(order.slot) == lost:
+        is_known = await self._learned() is None
+        # A read that a breaking connection has swallowed may be made twice.
+        may_be_repeated = order.args[0] in READS and order.attempts == 1
+        if not is_known or (self._fleet.address(order.slot) == lost and not may_be_repeated):
             order.settle(failure)
         else:
             self._send([order])

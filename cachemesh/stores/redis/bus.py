@@ -142,8 +142,8 @@ class Bus:
             ear = await self._subscribed(fleet)
             if ear is not None:
                 failures = 0
-                self.is_subscribed = True
                 self._tell(LOST)
+                self.is_subscribed = True
                 await self._hear(ear, fleet, stop)
                 self.is_subscribed = False
                 ear.close()

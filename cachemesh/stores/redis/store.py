@@ -8,12 +8,20 @@ import random
 import secrets
 import weakref
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import structs
 
 from cachemesh.shell.ports import Claim, News, NewsKind, StoredEntry
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened, opened_for, sealed
+from cachemesh.stores.envelope import (
+    DamagedEnvelopeError,
+    KeyUnavailableError,
+    LockedEnvelopeError,
+    WaitingCipher,
+    opened,
+    opened_for,
+    sealed,
+)
 from cachemesh.stores.marks import MOST_MARKS
 from cachemesh.stores.redis import scripts
 from cachemesh.stores.redis.batch import Batcher
@@ -51,6 +59,9 @@ if TYPE_CHECKING:
     from cachemesh.stores.redis.orders import Reply
     from cachemesh.stores.redis.source import Client
 
+Found: TypeAlias = "tuple[Owner | None, str | None, bytes | None]"
+"""A record, and under whom and what it was found; (None) wherever it says itself."""
+
 MOST_REMEMBERED: Final = 10_000
 """Headers of what was read last: who claims what has been stored since need not fetch it."""
 
@@ -74,6 +85,8 @@ class RedisStore:
     of a cluster `redis+cluster://host:port,host:port`; with Sentinel
     `redis+sentinel://host:port,host:port/service`; or a client of redis-py,
     whose settings are taken (it is not used itself). Durations are in seconds.
+    `cipher` encrypts what is on the server; what clears a partition has it
+    destroy the partition's key.
     `timeout`: no call takes longer, but for a `claim` that waits. `lease`: how
     long one process may keep the others waiting for its fetch; None is not at
     all. `max_age`: what has no windows of its own is kept for so long.
@@ -105,6 +118,8 @@ class RedisStore:
         )
         self._source = source_of(url_or_client)
         self._cipher = cipher
+        self._at_hand = cipher.at_hand if isinstance(cipher, WaitingCipher) else cipher
+        """What does not hold up the event loop."""
         self._layout = Layout(namespace)
         self._views = Views()
         self._remembered: dict[bytes, bytes] = {}
@@ -125,7 +140,15 @@ class RedisStore:
         name = self._layout.entry(owner, key)
         found = await batcher.read((name,))
         view = await self._view(batcher, glance_of(found.head))
-        return self._entry(owner, key, name, found.records[0], view)
+        record = found.records[0]
+        self._remember(name, b"" if record is None else record[:HEADER_SIZE])
+        if record is None or view is None:
+            return None
+        try:
+            return self._judged(owner, key, record, view, self._at_hand)
+        except LockedEnvelopeError:
+            (entry,) = await self._all_judged([(owner, key, record)], view)
+            return entry
 
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
@@ -135,10 +158,11 @@ class RedisStore:
         names = [self._layout.entry(*place) for place in places]
         found = await batcher.read(names)
         view = await self._view(batcher, glance_of(found.head))
-        return [
-            self._entry(owner, key, name, record, view)
-            for (owner, key), name, record in zip(places, names, found.records, strict=True)
-        ]
+        for name, record in zip(names, found.records, strict=True):
+            self._remember(name, b"" if record is None else record[:HEADER_SIZE])
+        return await self._all_judged(
+            [(owner, key, record) for (owner, key), record in zip(places, found.records, strict=True)], view
+        )
 
     async def keys(self, owner: Owner) -> Collection[str]:
         """The keys of one owner."""
@@ -161,8 +185,9 @@ class RedisStore:
         async for names in pages(batcher, self._layout.pattern(owner)):
             found = await batcher.read(names)
             view = await self._view(batcher, glance_of(found.head))
-            for name, record in zip(names, found.records, strict=True):
-                entry = None if view is None or record is None else self._judged(None, None, record, view)
+            records = [(None, None, record) for record in found.records]
+            entries = await self._all_judged(records, view)
+            for name, record, entry in zip(names, found.records, entries, strict=True):
                 # An entry that lies under another name than its own is not to be believed.
                 is_right = entry is not None and name == self._layout.entry(entry.owner, entry.key)
                 if record is not None:
@@ -212,16 +237,44 @@ class RedisStore:
             findings.append(Finding(Level.NOTE, "news", "Nobody here wants to hear what other processes do."))
         return findings
 
-    def _entry(
-        self, owner: Owner, key: str, name: bytes, record: bytes | None, view: View | None
-    ) -> StoredEntry | None:
-        """What a record says, as the marks leave it."""
-        self._remember(name, b"" if record is None else record[:HEADER_SIZE])
-        if record is None or view is None:
-            return None
-        return self._judged(owner, key, record, view)
+    async def _all_judged(self, found: Sequence[Found], view: View | None) -> list[StoredEntry | None]:
+        """The entries in records, in a thread where a cipher has to wait for its keys."""
+        entries: list[StoredEntry | None] = [None] * len(found)
+        locked: list[int] = []
+        why = ""
+        for number, (owner, key, record) in enumerate(found):
+            if record is not None and view is not None:
+                try:
+                    entries[number] = self._judged(owner, key, record, view, self._at_hand)
+                except LockedEnvelopeError as error:
+                    locked.append(number)
+                    why = str(error)
+        if not locked:
+            return entries
+        if self._at_hand is self._cipher:
+            self._complaints.log("an entry of the store cannot be read: %s", why)
+            return entries
+        assert view is not None
+        judged = await asyncio.to_thread(self._judged_patiently, [found[number] for number in locked], view)
+        for number, entry in zip(locked, judged, strict=True):
+            entries[number] = entry
+        return entries
 
-    def _judged(self, owner: Owner | None, key: str | None, record: bytes, view: View) -> StoredEntry | None:
+    def _judged_patiently(self, found: Sequence[Found], view: View) -> list[StoredEntry | None]:
+        """The same in a thread that may wait."""
+        entries: list[StoredEntry | None] = []
+        for owner, key, record in found:
+            assert record is not None
+            try:
+                entries.append(self._judged(owner, key, record, view, self._cipher))
+            except LockedEnvelopeError as error:
+                self._complaints.log("an entry of the store cannot be read: %s", error)
+                entries.append(None)
+        return entries
+
+    def _judged(
+        self, owner: Owner | None, key: str | None, record: bytes, view: View, cipher: Cipher | None
+    ) -> StoredEntry | None:
         """The entry in a record that was found under (owner, key), or (None) wherever it says itself."""
         header = header_of(record)
         if header is None or header.kind not in {ENTRY, PLACEHOLDER}:
@@ -232,10 +285,14 @@ class RedisStore:
         try:
             envelope, namespace = record[HEADER_SIZE:], self._settings.namespace
             if owner is None or key is None:
-                entry = opened(envelope, namespace, self._cipher)
+                entry = opened(envelope, namespace, cipher)
             else:
-                entry = opened_for(envelope, namespace, owner, key, self._cipher)
+                entry = opened_for(envelope, namespace, owner, key, cipher)
         except DamagedEnvelopeError as error:
+            if owner is not None and view.marks.is_over(owner, header.generation):
+                return None  # Its key may be gone as well, and there is nothing wrong about that.
+            if isinstance(error, LockedEnvelopeError):
+                raise
             self._damaged(str(error))
             return None
         if entry.generation != header.generation:
@@ -273,7 +330,7 @@ class RedisStore:
         await batcher.run(
             scripts.PUT,
             (name, self._layout.lease(name)),
-            self._record(entry, counter, int(generation)),
+            await self._record(entry, counter, int(generation)),
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             *scripts.HEADER,
@@ -308,6 +365,8 @@ class RedisStore:
         sweeper = self._sweepers.get(asyncio.get_running_loop())
         if sweeper is not None:
             sweeper.sweep(self._layout.pattern(owner), counter, generation)
+        if self._cipher is not None:
+            await asyncio.to_thread(self._cipher.forget, owner)
 
     async def mark_tag(self, owner: Owner | None, tag: str, stale_at: float | None) -> None:
         """What bears `tag`, of `owner` or (None) of all, is gone; or stale from `stale_at` on (since the epoch)."""
@@ -331,10 +390,16 @@ class RedisStore:
         counter, generation = bytes_of(reply, at_least=2)
         return counter, int(generation)
 
-    def _record(self, entry: StoredEntry, counter: bytes, generation: int) -> bytes:
+    async def _record(self, entry: StoredEntry, counter: bytes, generation: int) -> bytes:
         header = Header(ENTRY, counter, generation, fresh_stamp())
         bound = structs.replace(entry, generation=generation)
-        return header.packed() + sealed(bound, self._settings.namespace, self._cipher)
+        namespace = self._settings.namespace
+        try:
+            return header.packed() + sealed(bound, namespace, self._at_hand)
+        except KeyUnavailableError:
+            if self._at_hand is self._cipher:
+                raise
+        return header.packed() + await asyncio.to_thread(sealed, bound, namespace, self._cipher)
 
     def _lifetime_ms(self, entry: StoredEntry) -> bytes:
         """How long the server keeps it. What is expired is still read, so that is its whole life and not its ttl."""
@@ -376,7 +441,7 @@ class RedisStore:
             if verdict == b"found":
                 record, header = header, header[:HEADER_SIZE]
                 view = await self._view(batcher, Glance(counter, int(last_mark)))
-                found = None if view is None else self._judged(owner, key, record, view)
+                (found,) = await self._all_judged([(owner, key, record)], view)
                 if found is not None:
                     return Claim(owner, key, int(generation), found=found)
                 seen = header
@@ -392,19 +457,27 @@ class RedisStore:
         """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
         counter, seen, history = fence_of(claim)
         name = self._layout.entry(claim.owner, claim.key)
+        try:
+            record = await self._record(entry, counter, claim.generation)
+        except KeyUnavailableError:
+            await self.release(claim)
+            raise
         reply = await self._batcher().run(
             scripts.COMMIT,
             (name, self._layout.lease(name)),
             claim.token,
             seen,
             history,
-            self._record(entry, counter, claim.generation),
+            record,
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             self._layout.channel,
             packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
-        return reply == 1
+        if reply != 1:
+            return False
+        self._remember(name, record[:HEADER_SIZE])
+        return True
 
     async def release(self, claim: Claim) -> None:
         """Nothing was fetched: give up the lease."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from cachemesh.shell.ports import Change
-from cachemesh.stores.envelope import DamagedEnvelopeError
+from cachemesh.stores.envelope import DamagedEnvelopeError, LockedEnvelopeError
 from cachemesh.stores.sqlite.complaints import Complaints
 from cachemesh.stores.sqlite.errors import (
     FAILURES,
@@ -145,7 +145,7 @@ class Engine:
         try:
             connection = database.lend()
             try:
-                (latest,) = connection.execute(FENCE, self.places.number(owner, key)).fetchone()
+                (latest,) = connection.execute(FENCE, self.places.number(owner, key) * 2).fetchone()
                 database.view.load(connection)
             finally:
                 database.give_back(connection)
@@ -190,7 +190,9 @@ class Engine:
         try:
             entry = record_of(envelope, generation, self.namespace, owner, key, self.cipher)
         except DamagedEnvelopeError as error:
-            self._mend_record(owner, key, error)
+            # The key of what is gone may be gone as well, and there is nothing wrong about that.
+            if type(generation) is not int or not database.view.marks.is_over(owner, generation):
+                self._mend_record(owner, key, error)
             return None
         marks = database.view.marks
         return marks.applied(entry) if len(marks) else entry
@@ -390,5 +392,8 @@ class Engine:
 
     def _mend_record(self, owner: Owner, key: str, error: DamagedEnvelopeError) -> None:
         """Remove a record that is not to be believed: its generation may be as wrong, and fence off those to come."""
+        if isinstance(error, LockedEnvelopeError):
+            self.complaints.tell(SqliteStoreError(f"a record cannot be read, and is taken for missing: {error}"))
+            return
         self.complaints.tell(SqliteStoreError(f"a record is not to be believed, and is taken for missing: {error}"))
         self.put(Change("delete", owner, key))

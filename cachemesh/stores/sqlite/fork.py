@@ -2,7 +2,8 @@
 
 SQLite keeps tables in each process of the locks that it has. A child would
 inherit them, but not the locks (see "How To Corrupt An SQLite Database File",
-2.6); so there is nothing to inherit.
+2.6); so there is nothing to inherit. Who opens a file for a moment only has a
+lock held over forks instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ EXIT_WAIT_S: Final = 2.0
 
 _engines: Final[weakref.WeakSet[Engine]] = weakref.WeakSet()
 _lock: Final = threading.Lock()
+_locks: Final[list[threading.RLock]] = []
 _held: Final[list[tuple[Engine, bool, bool]]] = []
 """During a fork: whether we have its `io`, and whether it has let go of the file."""
 
@@ -30,16 +32,25 @@ _is_hooked = False
 
 def watch_over(engine: Engine) -> None:
     """From now on, until it is collected."""
-    global _is_hooked  # noqa: PLW0603 (hooks are of the process, and cannot be taken back)
     with _lock:
         _engines.add(engine)
-        if not _is_hooked:
-            _is_hooked = True
-            atexit.register(_at_exit)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(
-                    before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child
-                )
+        _hook()
+
+
+def hold(lock: threading.RLock) -> None:
+    """From now on, no process is forked while another thread has `lock`. Engines are held first: they may want it."""
+    with _lock:
+        _locks.append(lock)
+        _hook()
+
+
+def _hook() -> None:
+    global _is_hooked  # noqa: PLW0603 (hooks are of the process, and cannot be taken back)
+    if not _is_hooked:
+        _is_hooked = True
+        atexit.register(_at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
 def _before_fork() -> None:
@@ -50,9 +61,13 @@ def _before_fork() -> None:
         has_io = engine.io.acquire(timeout=max(0.0, ends_at - time.monotonic()))
         is_clean = has_io and engine.let_go(max(0.0, ends_at - time.monotonic()))
         _held.append((engine, has_io, is_clean))
+    for lock in _locks:
+        lock.acquire()
 
 
 def _after_in_parent() -> None:
+    for lock in _locks:
+        lock.release()
     for engine, has_io, _ in _held:
         if has_io:
             engine.io.release()
@@ -61,6 +76,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    for lock in _locks:
+        lock.release()
     for engine, _, is_clean in _held:
         engine.forked(is_clean=is_clean)
     _held.clear()

@@ -37,6 +37,13 @@ class Lane:
         turn.append((question, future))
         return future
 
+    def ask_at_once(self, question: object) -> asyncio.Future[Any]:
+        """`ask`, where the question is a whole turn's already."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._put(loop, [(question, future)])
+        return future
+
     def stop(self) -> None:
         """Let the thread end, after what it was asked. Waits for nothing, and may be called from anywhere."""
         self._jobs.put(threading.Event())
@@ -62,9 +69,12 @@ class Lane:
     def _send(self, loop: Loop) -> None:
         turn = self._turns.pop(loop, None)
         if turn:
-            self._jobs.put((loop, turn))
-            if self._thread is None:
-                self._start()
+            self._put(loop, turn)
+
+    def _put(self, loop: Loop, turn: Turn) -> None:
+        self._jobs.put((loop, turn))
+        if self._thread is None:
+            self._start()
 
     def _start(self) -> None:
         with self._lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cachemesh.stores.envelope import DamagedEnvelopeError, opened, opened_for
+from cachemesh.stores.envelope import DamagedEnvelopeError, LockedEnvelopeError, opened, opened_for
 
 if TYPE_CHECKING:
     from cachemesh.core.scopes import Owner
@@ -32,11 +32,21 @@ def record_of(  # noqa: PLR0913, PLR0917 (where it lay, and what opens it)
 
 
 def some_record_of(envelope: Any, generation: Any, namespace: str, cipher: Cipher | None) -> StoredEntry | None:  # noqa: ANN401 (as above)
-    """The entry in a record, whosever it is; None where it is damaged."""
+    """The entry in a record, whosever it is; None where it is damaged, or there is no key for it."""
+    try:
+        return any_record_of(envelope, generation, namespace, cipher)
+    except LockedEnvelopeError:
+        return None
+
+
+def any_record_of(envelope: Any, generation: Any, namespace: str, cipher: Cipher | None) -> StoredEntry | None:  # noqa: ANN401 (as above)
+    """As `some_record_of`. LockedEnvelopeError where there is no key for it now: it need not be damaged."""
     if type(envelope) is not bytes:
         return None
     try:
         entry = opened(envelope, namespace, cipher)
+    except LockedEnvelopeError:
+        raise
     except DamagedEnvelopeError:
         return None
     return entry if entry.generation == generation else None

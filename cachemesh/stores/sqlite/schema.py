@@ -65,9 +65,10 @@ READ_MANY: Final = (
 
 LAST_MARK: Final = "SELECT last_mark FROM meta WHERE id = 1"
 FENCE: Final = (
-    "SELECT max(generation) FROM (SELECT generation FROM entries WHERE owner = ?1 AND key = ?2"
-    " UNION ALL SELECT generation FROM tombs WHERE owner = ?1 AND key = ?2)"
+    "SELECT max(generation) FROM (SELECT generation FROM entries WHERE owner = ? AND key = ?"
+    " UNION ALL SELECT generation FROM tombs WHERE owner = ? AND key = ?)"
 )
+"""Of a place, which is given twice."""
 
 DIGEST_SIZE: Final = 8
 

@@ -145,7 +145,7 @@ class SqliteStore:
 
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
-        found: list[StoredEntry | None] = await self._lane().ask(list(places))
+        found: list[StoredEntry | None] = await self._lane().ask_at_once(list(places))
         return found
 
     async def keys(self, owner: Owner) -> Collection[str]:

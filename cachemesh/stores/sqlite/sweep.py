@@ -12,7 +12,8 @@ import time
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from cachemesh.stores.sqlite.records import some_record_of
+from cachemesh.stores.envelope import LockedEnvelopeError
+from cachemesh.stores.sqlite.records import any_record_of
 from cachemesh.stores.sqlite.schema import mark_of, meta_of
 
 if TYPE_CHECKING:
@@ -108,9 +109,13 @@ class Sweeper:
         if generation < database.view.known and len(database.view.marks):
             engine = self._engine
             found = database.writer.execute("SELECT envelope FROM entries WHERE n = ?", (n,)).fetchone()
-            entry = some_record_of(found and found[0], generation, engine.namespace, engine.cipher)
-            if entry is None or database.view.applied(entry) is None:
-                return True
+            try:
+                entry = any_record_of(found and found[0], generation, engine.namespace, engine.cipher)
+            except LockedEnvelopeError:
+                pass  # Who has the key will see.
+            else:
+                if entry is None or database.view.applied(entry) is None:
+                    return True
         self._oldest = min(self._oldest, generation)
         return False
 

@@ -15,6 +15,7 @@ from math import inf
 from typing import TYPE_CHECKING, Final
 
 from cachemesh.shell.ports import Claim
+from cachemesh.stores.envelope import WaitingCipher
 from cachemesh.stores.sqlite.complaints import log
 from cachemesh.stores.sqlite.errors import (
     FAILURES,
@@ -32,6 +33,7 @@ from cachemesh.stores.sqlite.sweep import PASS_PAUSE_S, Sweeper
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cachemesh.core.scopes import Owner
     from cachemesh.stores.sqlite.engine import Engine
     from cachemesh.stores.sqlite.queue import Order
 
@@ -149,7 +151,26 @@ class Worker:
         if engine.degraded is not None and time.monotonic() < self._try_at:
             self._fail(orders, engine.degraded)
             return
-        batch = [*engine.queue.leftovers(), *orders]
+        # While a key that is to be destroyed cannot be, it is tried again each second, and not in each batch.
+        leftovers = engine.queue.leftovers() if time.monotonic() >= self._try_at else []
+        for batch in self._parts([*leftovers, *orders]):
+            if engine.degraded is not None and time.monotonic() < self._try_at:
+                self._fail(batch, engine.degraded)
+            else:
+                self._carry_out_part(batch)
+
+    def _parts(self, batch: list[Order]) -> list[list[Order]]:
+        """With a cipher, what clears ends a part: after its key is destroyed, the next one is to be used."""
+        if self._engine.cipher is None:
+            return [batch]
+        parts: list[list[Order]] = [[]]
+        for order in batch:
+            parts[-1].append(order)
+            if clears(order):
+                parts.append([])
+        return [part for part in parts if part]
+
+    def _carry_out_part(self, batch: list[Order]) -> None:
         try:
             try:
                 answers = self._written(batch)
@@ -183,6 +204,9 @@ class Worker:
         engine = self._engine
         if all(order.change is None and order.claiming is None for order in batch):
             return {}
+        if isinstance(engine.cipher, WaitingCipher):
+            # Not within the transaction: others wait for that.
+            engine.cipher.prepare(owners_of(batch))
         with engine.io:
             database = engine.opened()
             if database is not None and not database.is_in_place():
@@ -206,7 +230,11 @@ class Worker:
         if engine.degraded is not None:
             engine.degraded = None
             log.info("what is written comes through again")
-        engine.queue.done(batch)
+        kept = [order for order in batch if clears(order) and not self._forgotten(order)]
+        if kept:
+            self._try_at = time.monotonic() + RETRY_S
+            engine.queue.failed(kept)
+        engine.queue.done([order for order in batch if order not in kept] if kept else batch)
         for order in batch:
             if order.answer is None:
                 continue
@@ -215,6 +243,21 @@ class Worker:
                 order.answer(None, NotFlushedError("what was written before could not be kept"))
             else:
                 order.answer(answers.get(order), None)
+
+    def _forgotten(self, order: Order) -> bool:
+        """Whether the key of what was cleared is destroyed. The order stays in doubt until it is."""
+        engine = self._engine
+        if engine.cipher is None:
+            return True
+        assert order.change is not None
+        try:
+            engine.cipher.forget(order.change.owner)
+        except Exception as error:  # noqa: BLE001 (a cipher's, whatever it raises; it is told, and tried again)
+            engine.complaints.tell(
+                SqliteStoreError(f"a key could not be destroyed, and will be tried again: {type(error).__name__}")
+            )
+            return False
+        return True
 
     def _fail(self, batch: list[Order], error: Exception) -> None:
         engine = self._engine
@@ -258,3 +301,17 @@ class Worker:
             engine.complaints.tell(DamagedFileError(f"the file was damaged; it is now {name}, and a new one begins"))
         except OSError as error:
             engine.complaints.tell(UnavailableError(f"a damaged file could not be moved away: {shown(error)}"))
+
+
+def clears(order: Order) -> bool:
+    """Whether a partition, or everything, is cleared by it: what has a key."""
+    return order.change is not None and order.change.operation in {"clear", "clear_partition"}
+
+
+def owners_of(batch: list[Order]) -> set[Owner]:
+    """Of whom there is something to encrypt."""
+    return {
+        order.change.entry.owner
+        for order in batch
+        if order.change is not None and order.change.entry is not None and order.kind in {"write", "commit"}
+    }
