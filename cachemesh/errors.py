@@ -182,6 +182,14 @@ class UndecodableEntry(CacheError):
         self.reason = reason
 
 
+class InvalidSnapshot(CacheError):
+    """What was to be hydrated is no snapshot that can be read: `reason` says why, and quotes nothing of it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class CacheClosed(CacheError):
     """The cache was closed."""
 

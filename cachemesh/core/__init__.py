@@ -21,6 +21,7 @@ from cachemesh.core.commands import (
     GaveUp,
     Get,
     Heard,
+    Hydrate,
     Invalidate,
     InvalidatePrefix,
     Loaded,
@@ -64,9 +65,11 @@ from cachemesh.core.effects import (
     ReportFailure,
     Save,
     Settle,
+    Skip,
     StartFetch,
     TagMarked,
     WaitUntil,
+    Why,
 )
 from cachemesh.core.explain import Ending, Explanation, explain
 from cachemesh.core.model import (
@@ -133,6 +136,7 @@ __all__ = [
     "GaveUp",
     "Get",
     "Heard",
+    "Hydrate",
     "Invalidate",
     "InvalidatePrefix",
     "Join",
@@ -167,6 +171,7 @@ __all__ = [
     "Save",
     "SetActiveUser",
     "Settle",
+    "Skip",
     "StartFetch",
     "State",
     "StoppedWaiting",
@@ -176,6 +181,7 @@ __all__ = [
     "Update",
     "WaitUntil",
     "WaitedLong",
+    "Why",
     "explain",
     "reduce",
 ]

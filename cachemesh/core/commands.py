@@ -190,6 +190,20 @@ class FoundElsewhere(Redacted, Generic[A], frozen=True):
     entry: Entry[A]
 
 
+class Hydrate(Redacted, Generic[A], frozen=True):
+    """An entry, or a remembered failure, came from outside: from a snapshot, or from the store before anybody asked.
+
+    `stamp`: as for `MarkTag`, drawn before it was read. Answered by exactly one
+    of `Admit`, `Remember` and `Skip`.
+    """
+
+    owner: Owner
+    key: str
+    found: Entry[A] | Failed[A]
+    now: float
+    stamp: int
+
+
 class Invalidate(Struct, frozen=True):
     """`key` is to be gone, from every partition that the caller sees or from the scope that is named."""
 
@@ -344,6 +358,7 @@ Command: TypeAlias = (
     | DomainClosed
     | Loaded[A]
     | FoundElsewhere[A]
+    | Hydrate[A]
     | Invalidate
     | InvalidatePrefix
     | MarkTag

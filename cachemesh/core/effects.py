@@ -140,10 +140,30 @@ class Save(Redacted, Generic[A], frozen=True):
 
 
 class Admit(Struct, frozen=True):
-    """An entry came into memory from the store."""
+    """An entry came into memory from the store, or from a snapshot. `is_new`: its key held none before."""
 
     owner: Owner
     key: str
+    is_new: bool = True
+
+
+class Why(StrEnum):
+    """Why something from outside was not taken in."""
+
+    NEWER = "newer"
+    """What is in memory is newer, or still good."""
+    FUTURE = "future"
+    """It claims to have been made when it cannot have been."""
+    EXPIRED = "expired"
+    """Its ttl is over, and its windows are."""
+    INVALIDATED = "invalidated"
+    """One of its tags was invalidated since, or made stale."""
+
+
+class Skip(Struct, frozen=True):
+    """Something from outside is not taken in."""
+
+    why: Why
 
 
 class Remember(Redacted, Generic[A], frozen=True):
@@ -274,6 +294,7 @@ Effect: TypeAlias = (
     | CancelFetch
     | Save[A]
     | Admit
+    | Skip
     | Remember[A]
     | ReportFailure[A]
     | Drop

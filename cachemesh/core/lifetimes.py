@@ -89,6 +89,14 @@ def plain_until(entry: Entry[Any]) -> float:
     return -inf if terms.tags else min(entry.expires_at, terms.ageing_at)
 
 
+def over_from(entry: Entry[Any]) -> float:
+    """From when on `entry` is of no use to anybody who keeps to its windows. A plain ttl has none."""
+    terms = entry.terms
+    if terms is None:
+        return entry.expires_at
+    return entry.expires_at + max(terms.serve_stale_s or 0.0, terms.stale_if_error_s or 0.0)
+
+
 def stands_in(entry: Entry[Any] | None, now: float, state: State[Any], owner: Owner) -> bool:
     """Whether `entry` may stand in for an answer, for a caller who takes what there is: within its windows, if any."""
     return entry is not None and _stands_in(entry, now, state, owner, takes_any=True)

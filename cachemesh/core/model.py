@@ -52,7 +52,9 @@ class Shown(str):
         return str(self)
 
 
-OPAQUE: Final = frozenset({"answer", "fallback", "rescue", "entry", "failed", "expected", "validator", "schema"})
+OPAQUE: Final = frozenset(
+    {"answer", "fallback", "rescue", "entry", "failed", "found", "expected", "validator", "schema"}
+)
 
 
 class Lifespan(Struct, frozen=True, gc=False):

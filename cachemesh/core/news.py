@@ -38,6 +38,8 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
         return state, (Overtaken(owner, frozenset(), is_whole=True),)
     keys = frozenset((*partition.entries, *partition.failures))
     left = fetches_in(state, partition) if command.is_gap else {}
+    if not keys and left == dict(partition.flights.items()):
+        return state, (Overtaken(owner, keys, is_whole=True),)
     partitions = state.partitions.discard(owner)
     if left:
         kept = state.blank(owner)

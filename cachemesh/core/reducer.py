@@ -20,6 +20,7 @@ from cachemesh.core.flights import (
     on_stopped_waiting,
     on_waited_long,
 )
+from cachemesh.core.hydration import on_hydrate
 from cachemesh.core.news import on_heard
 from cachemesh.core.removals import (
     on_clear,
@@ -57,6 +58,7 @@ HANDLERS: Final[Mapping[type, Callable[[Any, Any], Any]]] = {
     commands.DomainClosed: on_domain_closed,
     commands.Loaded: on_loaded,
     commands.FoundElsewhere: on_found_elsewhere,
+    commands.Hydrate: on_hydrate,
     commands.Invalidate: on_invalidate,
     commands.InvalidatePrefix: on_invalidate_prefix,
     commands.MarkTag: on_mark_tag,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import StoredEntry
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_call import StoreCall
+    from cachemesh.shell.warm_start import WarmStart
 
 CLOSE_GRACE_S: Final = 5.0
 """How long `aclose` waits for what is under way."""
@@ -50,6 +51,7 @@ class AsyncDomain:
         """Keeps the tasks of flights from being collected. A done callback would cost another turn of the loop."""
         self._errands: set[asyncio.Task[None]] = set()
         self._reads = None if runtime.line is None else Reads(runtime.line)
+        self._warming: asyncio.Task[None] | None = None
 
     async def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
@@ -156,6 +158,10 @@ class AsyncDomain:
         task = self._running_loop().create_task(coroutine, context=Context())
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
+
+    def warm_up(self, warm_start: WarmStart) -> None:
+        """Fill memory from the store, behind everybody's back."""
+        self._warming = self._running_loop().create_task(warm_start.run(), name=TASK_NAME, context=Context())
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         """The domain's loop, which is the one that runs: cheaper than asking asyncio."""
@@ -302,6 +308,9 @@ class AsyncDomain:
 
     async def finish(self) -> None:
         """Wait, but not for ever, until nothing of this loop is under way, and the store has been told everything."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await self._wait_for({self._warming})
         reading = set() if self._reads is None else self._reads.tasks
         await self._wait_for({live.handle for live in self._journeys} | self._errands | reading)
         self.kick()

@@ -28,6 +28,7 @@ from cachemesh.shell.options import BreakerOptions, RetryOptions
 from cachemesh.shell.provenance import Refused, Served, Trace
 from cachemesh.shell.runtime import Runtime
 from cachemesh.shell.settings import DEFAULT_BREAKERS, Settings
+from cachemesh.shell.warm_start import Scannable, WarmStart
 
 if TYPE_CHECKING:
     import random
@@ -67,8 +68,10 @@ class Cache(Face):
     `copy.deepcopy`). `freeze`: what is done to a value before it is cached; such
     as `frozen`. By default everybody gets the very same object. `rng`: where
     jitter comes from. `schemas`: what will be asked for, so that a snapshot or a
-    warm start can be read before it is. A setting that makes no sense raises pydantic's
-    `ValidationError`.
+    warm start can be read before it is. `warm_start`: memory is filled from the
+    store in the background, as far as there is room; for stores that can be
+    looked through, such as `SqliteStore`. It begins as soon as an event loop
+    runs. A setting that makes no sense raises pydantic's `ValidationError`.
 
     One cache may be used from several event loops: they share its data, and
     each has its own fetches under way.
@@ -83,7 +86,7 @@ class Cache(Face):
     <Success: {'name': 'Ada'}>
     """
 
-    __slots__ = ("__weakref__", "_domain", "_domains")
+    __slots__ = ("__weakref__", "_domain", "_domains", "_warm_start")
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class Cache(Face):
         freeze: Callable[[Any], Any] | None = None,
         rng: random.Random | None = None,
         schemas: tuple[Any, ...] = (),
+        warm_start: bool = False,
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -114,10 +118,17 @@ class Cache(Face):
             freeze=freeze,
             rng=rng,
             schemas=schemas,
+            warm_start=warm_start,
+            is_browsable=isinstance(store, Scannable),
         )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain: AsyncDomain | None = None
         self._domains: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncDomain] = weakref.WeakKeyDictionary()
+        self._warm_start: WarmStart | None = None
+        if settings.warm_start and isinstance(store, Scannable):
+            self._warm_start = WarmStart(self._runtime, store)
+        if self._warm_start is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (documented for libraries)
+            self._here()
 
     @spelled_out(GetOptions)
     async def get(
@@ -302,6 +313,7 @@ class Cache(Face):
         Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id))
         view._domain = self._domain  # noqa: SLF001 (its own)
         view._domains = self._domains  # noqa: SLF001 (its own)
+        view._warm_start = self._warm_start  # noqa: SLF001 (its own)
         return view
 
     async def flush(self) -> Result[None, CacheError]:
@@ -497,6 +509,9 @@ class Cache(Face):
                 self._domains[loop] = domain
                 weakref.finalize(loop, _loop_is_gone, weakref.ref(self._runtime), domain.domain_id).atexit = False
         self._domain = domain
+        warm_start = self._warm_start
+        if warm_start is not None and warm_start.begins():
+            domain.warm_up(warm_start)
         return domain
 
     def _after_order(self) -> None:

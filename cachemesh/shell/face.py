@@ -36,9 +36,11 @@ from cachemesh.shell.checks import (
     checked_tags,
 )
 from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.shell.hydration import GLOBAL_ONLY, Hydrated, asked_scopes, dehydrated, hydrated
 from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
 from cachemesh.shell.live import WITHIN, within
 from cachemesh.shell.runtime import CHANGED
+from cachemesh.shell.snapshot import MAX_BYTES, MAX_ENTRIES, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -348,6 +350,55 @@ class Face:
             return refused
         self._after_order()
         return Success(value)
+
+    # Snapshots
+
+    def dehydrate(
+        self,
+        *,
+        scopes: CacheScope | Collection[CacheScope] = GLOBAL_ONLY,
+        prefix: str = "",
+    ) -> Snapshot:
+        """What is in memory now, values and remembered failures, as a snapshot that `hydrate` takes in.
+
+        Of the global scope; the user and session scopes only where `scopes`
+        names them, and then of all users: on a view, of its own. `prefix`: only
+        keys that begin with it. What is expired is left out, and what there is
+        no JSON for (`Snapshot.left_out` says how many): a value that is no plain
+        JSON and was cached without a `schema`. A cache that was closed holds
+        nothing. It may be called from another thread, as by `asyncio.to_thread`.
+        """
+        asked = asked_scopes(scopes)
+        if asked is None:
+            msg = f"scopes are CacheScopes, not {type(scopes).__name__}"
+            raise TypeError(msg)
+        if not isinstance(prefix, str):
+            msg = f"a prefix is a str, not {type(prefix).__name__}"
+            raise TypeError(msg)
+        return dehydrated(self._runtime, self._viewer, asked, str.__str__(prefix))
+
+    def hydrate(
+        self,
+        snapshot: Snapshot | bytes | str | Mapping[str, Any],
+        *,
+        scopes: CacheScope | Collection[CacheScope] | None = None,
+        max_bytes: int = MAX_BYTES,
+        max_entries: int = MAX_ENTRIES,
+    ) -> Result[Hydrated, CacheError]:
+        """Fill gaps in memory from a snapshot: one of `dehydrate`, its JSON, or that JSON parsed.
+
+        Ages go on: an entry is as old as it says. What is good in memory stays,
+        and nothing is taken in that is over, from the future, for another user
+        than it says, or more than there is room for; the `Hydrated` counts
+        them. A value whose schema this cache has not met is kept as bytes until
+        somebody asks for its key with that schema. Watchers and the store hear
+        nothing of it. `scopes`: take in no others. A view takes in what its user sees.
+
+        Failures: `InvalidSnapshot`, where the whole is none, or larger than
+        `max_bytes` or `max_entries` allow; then nothing has changed.
+        `InvalidOption`, `CacheClosed`.
+        """
+        return hydrated(self._runtime, self._viewer, snapshot, scopes, max_bytes, max_entries)
 
     # Removing
 

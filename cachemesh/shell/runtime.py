@@ -25,7 +25,7 @@ from returns.result import Failure, Success
 from cachemesh.core import commands, effects
 from cachemesh.core.effects import Join, StartFetch
 from cachemesh.core.explain import Explanation, explain
-from cachemesh.core.lifetimes import verdict
+from cachemesh.core.lifetimes import plain_until, verdict
 from cachemesh.core.model import BACKGROUND, Breaker, Entry, Failed, RefreshSource, Terms
 from cachemesh.core.policies import AGEING, FRESH, MISSING, SERVE, CachePolicy, Freshness
 from cachemesh.core.reducer import reduce
@@ -49,6 +49,7 @@ from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
+from cachemesh.shell.intake import Arrival, Aside, Found, Intake, fits, termed
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.live import Boarding, LiveFlight, Phase, Plan, Wish, within
 from cachemesh.shell.logging import shown_key
@@ -79,7 +80,7 @@ from cachemesh.shell.values import Values, thawed
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.ports import Claim, Clock, News, Store
@@ -92,6 +93,11 @@ MOST_REREADS: Final = 3
 
 MOST_FAILURES: Final = 10_000
 """So many failures are remembered, whatever the number of entries."""
+
+TAKEN: Final = "taken"
+ASIDE: Final = "aside"
+REMOVED: Final = "removed"
+FULL: Final = "full"
 
 reduce_live: Final = cast(
     "Callable[[LiveState, commands.Command[Answer]], tuple[LiveState, effects.Effects[Answer]]]", reduce
@@ -143,6 +149,7 @@ class Runtime:
         self.is_closed = False
         self.line = None if store is None else StoreLine(store, self.lock, self.tell_error, self._overtaken)
         self.schemas = Schemas(settings.schemas)
+        self.intake = Intake()
         self.keeps_bytes = isinstance(store, SharedStore)
         """Whether the store gets values as bytes: they are made of them before a command, outside the lock."""
         self._backplane = backplane_of(store)
@@ -192,8 +199,8 @@ class Runtime:
         `unmanned`. `wish`: the policy and ttl of a get without other options.
         `trace`: notes down what is decided, and why.
         """
-        if command.now >= self._overdue_from:
-            self.give_up_overdue(command.now)
+        if command.now >= self._overdue_from or self.intake.is_asked:
+            self._look_up(command, plan)
         answer: Answer | Boarding | None = None
         started: LiveFlight | None = None
         self.lock.acquire()  # `with` costs twice as much, and this is on the path of every miss.
@@ -265,7 +272,7 @@ class Runtime:
     def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
         fetch: Callable[[Previous[Any] | None], Any] = live.fetcher
         now, found = self.time.now(), None
-        with self._exclusive():  # Another thread may be writing the entry anew, one part after the other.
+        with self.exclusive():  # Another thread may be writing the entry anew, one part after the other.
             partition = self.state.partitions.get(live.owner)
             entry = None if partition is None else partition.entries.get(live.key)
             if entry is not None and verdict(entry, now, self.state, live.owner) is not MISSING:
@@ -290,7 +297,7 @@ class Runtime:
 
     def explained(self, command: commands.Get) -> Explanation:
         """What `ask` would decide, with nothing done about it."""
-        with self._exclusive():
+        with self.exclusive():
             return explain(self.state, command)
 
     def _refusal(self, effect: effects.Refuse, key: str) -> Exception:
@@ -418,8 +425,7 @@ class Runtime:
         live.encoded = None
         if type(answer) is Failure:
             if flight.store_failures:
-                error, schema = answer.failure(), live.plan.error_schema
-                live.encoded = self._bytes_of(live.owner, live.key, lambda: encoded_failure(error, schema))
+                live.encoded = self.encoded_error(live.owner, live.key, answer.failure(), live.plan.error_schema)
         else:
             live.encoded = self.encoded(live.owner, live.key, answer.unwrap(), live.plan.schema)
 
@@ -428,6 +434,10 @@ class Runtime:
         return self._bytes_of(
             owner, key, lambda: encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
         )
+
+    def encoded_error(self, owner: Owner, key: str, error: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
+        """`error` as bytes, as for `encoded`."""
+        return self._bytes_of(owner, key, lambda: encoded_failure(error, schema))
 
     def _bytes_of(self, owner: Owner, key: str, encode: Callable[[], Encoded]) -> Encoded | None:
         try:
@@ -438,18 +448,25 @@ class Runtime:
 
     def decoded(self, stored: StoredEntry, schema: Schema | None) -> Answer | None:
         """The answer in what was stored. None where it is none of this schema, which the logger is told."""
+        try:
+            return self.read_out(stored, schema)
+        except DecodingError as error:
+            self._tell_undecodable(stored.owner, stored.key, str(error))
+            return None
+
+    def read_out(self, stored: StoredEntry, schema: Schema | None) -> Answer | None:
+        """The same. `DecodingError` where it is none of this schema; None where it cannot be frozen."""
         value = stored.value
         if type(value) is not Encoded:
             return Failure(value) if stored.is_failure else Success(value)
-        try:
-            if stored.is_failure:
-                return Failure(decoded_failure(value, schema))
-            answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
-        except DecodingError as error:
-            self.tell_error(shown_key(stored.owner, stored.key), UndecodableEntry(stored.key, str(error)))
-            return None
+        if stored.is_failure:
+            return Failure(decoded_failure(value, schema))
+        answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
         kept = self.values.kept(stored.key, answer)
         return kept if isinstance(kept, Success) else None
+
+    def _tell_undecodable(self, owner: Owner, key: str, reason: str) -> None:
+        self.tell_error(shown_key(owner, key), UndecodableEntry(key, reason))
 
     def _failed(self, live: LiveFlight, answer: Answer) -> float | None:
         error = answer.failure()
@@ -504,7 +521,7 @@ class Runtime:
         """A caller has waited for its hard timeout: what it gets."""
         live, hard_s = boarding.live, boarding.plan.hard_s
         assert hard_s is not None
-        with self._exclusive():
+        with self.exclusive():
             is_first, live.is_given_up = not live.is_given_up, True
             if self.alike.get(live.key) is live:
                 del self.alike[live.key]
@@ -525,7 +542,7 @@ class Runtime:
         """End the flights that are too old, and let those who wait for them go."""
         if now < self._overdue_from:
             return
-        with self._exclusive():
+        with self.exclusive():
             due = [each for each in self._ageing.values() if each.overdue_at is not None and now >= each.overdue_at]
             left = (each.overdue_at for each in self._ageing.values() if each.overdue_at is not None)
             self._overdue_from = min((instant for instant in left if now < instant), default=inf)
@@ -560,7 +577,7 @@ class Runtime:
         """`live` may fetch, with `claim`. One that is over by now gives it back."""
         if claim is None:
             return
-        with self._exclusive():
+        with self.exclusive():
             if live.flight_id in self.lives:
                 live.claim = claim
             else:
@@ -646,10 +663,15 @@ class Runtime:
         answer = self.decoded(stored, schema)
         if answer is None:
             return None, None
+        found = self.found_in(stored, answer, schema)
+        return (None, found) if isinstance(found, Failed) else (found, None)
+
+    def found_in(self, stored: StoredEntry, answer: Answer, schema: Schema | None) -> Entry[Answer] | Failed[Answer]:
+        """The entry or the failure that was stored, as the memory keeps it."""
         created_at = stored.created_at - self.time.epoch_offset
         expires_at = inf if stored.expires_at is None else stored.expires_at - self.time.epoch_offset
         if stored.is_failure:
-            return None, Failed(answer, created_at, expires_at, created_at, schema)
+            return Failed(answer, created_at, expires_at, created_at, schema)
         terms = None
         is_plain = stored.validator is None and stored.serve_stale_s is None and schema is None
         if stored.tags or not is_plain:
@@ -662,7 +684,7 @@ class Runtime:
                 stored.validator,
                 schema=schema,
             )
-        return Entry(answer, created_at, stored.ttl_s, expires_at, terms), None
+        return Entry(answer, created_at, stored.ttl_s, expires_at, terms)
 
     # Commands and what follows from them
 
@@ -704,6 +726,8 @@ class Runtime:
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
         """Reduce `command` and commit its effects, within a passage of the lock: what follows from it."""
         self.state, ordered = reduce_live(self.state, command)
+        if self.intake.is_open:
+            self.intake.note(command, ordered)
         followed = ordered
         for effect in ordered:
             commit = COMMITS.get(type(effect))
@@ -785,7 +809,7 @@ class Runtime:
             return self.line.order(Change("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
-        stored = self._as_stored(owner, key, entry, value)
+        stored = self.as_stored(owner, key, entry, value)
         return self._kept(stored, live)
 
     def _kept(self, stored: StoredEntry, live: LiveFlight | None) -> StoreCall | None:
@@ -806,7 +830,7 @@ class Runtime:
         expected, encoded = self._by_hand or (None, None)
         return encoded if expected is answer else None
 
-    def _as_stored(self, owner: Owner, key: str, entry: Entry[Answer], value: Any) -> StoredEntry:  # noqa: ANN401
+    def as_stored(self, owner: Owner, key: str, entry: Entry[Answer], value: Any) -> StoredEntry:  # noqa: ANN401
         offset, terms = self.time.epoch_offset, entry.terms
         stored = StoredEntry(
             owner,
@@ -830,7 +854,7 @@ class Runtime:
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
         self._struck_off(effect.owner, effect.key)
-        return self._admitted(effect.owner, effect.key)
+        return self._admitted(effect.owner, effect.key) if effect.is_new else ()
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
         """Make room for a new entry: the evictions that follow from it."""
@@ -934,7 +958,7 @@ class Runtime:
             self.dispatch(command)
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """The lock, for what neither asks nor orders: what finalizers order meanwhile is carried out behind it."""
         with self.lock:
             was_busy, self._is_busy = self._is_busy, True
@@ -962,6 +986,135 @@ class Runtime:
     def _change_store(self, change: Change) -> None:
         if self.line is not None:
             self.line.order(change)
+
+    # From outside
+
+    def begin_arrival(self) -> Arrival:
+        """Something from outside is on its way from now on: what is removed meanwhile is not taken in."""
+        with self.exclusive():
+            return self.intake.begin(next(self.flight_ids))
+
+    def end_arrival(self, arrival: Arrival) -> None:
+        """Nothing of it is on its way any longer."""
+        with self.exclusive():
+            self.intake.end(arrival)
+
+    def take_in(self, arrival: Arrival, found: Iterable[tuple[StoredEntry, Found | None]]) -> list[str]:
+        """Take in a few of what has arrived: what became of each, TAKEN, ASIDE, or why it was left out.
+
+        None in the place of what was found is kept aside until somebody names
+        its schema.
+        """
+        now = self.time.now()
+        ends: list[str] = []
+        evicted: effects.Effects[Answer] = ()
+        with self.exclusive():
+            for stored, each in found:
+                if self.is_closed:
+                    ends.append(REMOVED)
+                    continue
+                end, more = self._take_in(arrival, stored, each, now)
+                ends.append(end)
+                evicted += more
+        if self.logger is not None:
+            self._report(evicted, commands.Clear())
+        return ends
+
+    def _take_in(
+        self, arrival: Arrival, stored: StoredEntry, found: Found | None, now: float
+    ) -> tuple[str, effects.Effects[Answer]]:
+        owner, key = stored.owner, stored.key
+        if self.intake.was_removed(arrival, owner, key):
+            return REMOVED, ()
+        if found is None:
+            return (ASIDE if self.intake.keep(stored, arrival.stamp) else FULL), ()
+        if not self._has_room(owner, key, found):
+            return FULL, ()
+        ordered = self._commit(commands.Hydrate(owner, key, found, now, arrival.stamp))
+        first = ordered[0]
+        if isinstance(first, effects.Skip):
+            return first.why, ()
+        if type(stored.value) is Encoded:
+            self.intake.doubt(owner, key, arrival.stamp)
+            self._set_hit_until(owner, key, proved=False)
+        return TAKEN, ordered[1:]
+
+    def _has_room(self, owner: Owner, key: str, found: Found) -> bool:
+        """Whether it can be taken in without driving anything out."""
+        partition = self.state.partitions.get(owner)
+        if isinstance(found, Failed):
+            return len(self._remembered) < MOST_FAILURES or (partition is not None and key in partition.failures)
+        most = self._max_entries
+        is_there = partition is not None and key in partition.entries
+        return most is None or is_there or self.state.census.count < most
+
+    def _set_hit_until(self, owner: Owner, key: str, *, proved: bool) -> None:
+        """Let hits of an entry that is unproved come through `ask`."""
+        partition = self.state.partitions.get(owner)
+        resident: Any = None if partition is None else partition.entries.get(key)
+        if resident is not None and resident.terms is not None:
+            resident.hit_until = plain_until(resident.as_entry()) if proved else -inf
+
+    def _look_up(self, command: commands.Get | commands.Refresh, plan: Plan) -> None:
+        """Somebody asks: flights may be overdue, and something from outside may wait for the schema that is named."""
+        self.give_up_overdue(command.now)
+        owner = owner_of(command.scope, self.state.active_user, command.viewer)
+        if owner is None:
+            return
+        aside = self.intake.aside.get(owner, command.key)
+        if aside is not None:
+            self._bring_in(aside, plan)
+        if self.intake.unproved.get(owner, command.key) is not None:
+            self._prove(owner, command.key, plan)
+
+    def _bring_in(self, aside: Aside, plan: Plan) -> None:
+        stored = aside.stored
+        schema = plan.error_schema if stored.is_failure else plan.schema
+        if schema is None or schema.name != stored.value.schema:
+            return
+        answer, flaw = None, ""
+        try:
+            answer = self.read_out(stored, schema)
+        except DecodingError as error:
+            flaw = str(error)
+        found = None if answer is None else termed(self.found_in(stored, answer, schema))
+        owner, key, now = stored.owner, stored.key, self.time.now()
+        evicted: effects.Effects[Answer] = ()
+        with self.exclusive():
+            if self.intake.aside.get(owner, key) is not aside:  # It was removed meanwhile, or somebody was faster.
+                return
+            self.intake.let_go(owner, key)
+            if found is not None and self._has_room(owner, key, found):
+                evicted = self._commit(commands.Hydrate(owner, key, found, now, aside.stamp))[1:]
+        if flaw:
+            self._tell_undecodable(owner, key, flaw)
+        if self.logger is not None:
+            self._report(evicted, command=commands.Clear())
+
+    def _prove(self, owner: Owner, key: str, plan: Plan) -> None:
+        """Whether what was taken in under `key` is of the schema that is named now. If not, it goes."""
+        misfits = False
+        with self.exclusive():
+            stamp = self.intake.unproved.get(owner, key)
+            partition = self.state.partitions.get(owner)
+            entry = None if partition is None else partition.entries.get(key)
+            failed = None if partition is None else partition.failures.get(key)
+            terms = None if entry is None else entry.terms
+            if failed is not None and plan.error_schema is not None and not fits(failed.schema, plan.error_schema):
+                misfits = type(failed.answer.failure()) is not FetchTimeout
+                if misfits:
+                    self._commit(commands.Forget(owner, key))
+            if terms is not None and terms.stamp == stamp:
+                if plan.schema is None and terms.schema is not None:
+                    return  # Whoever expects nothing gets what there is, and the next one may expect something.
+                if fits(terms.schema, plan.schema):
+                    self._set_hit_until(owner, key, proved=True)
+                else:
+                    misfits = True
+                    self._commit(commands.Evict(owner, key))
+            self.intake.prove(owner, key)
+        if misfits:
+            self._tell_undecodable(owner, key, "of another schema")
 
     # Writing by hand
 
@@ -1032,7 +1185,7 @@ class Runtime:
 
     def watch(self, owners: tuple[Owner, ...], key: str, mailbox: Mailbox, *, keep: bool) -> Callable[[], None]:
         """Post the news of `key` to `mailbox`. The answer stops that; it may be called more than once."""
-        with self._exclusive():
+        with self.exclusive():
             if self.is_closed:
                 mailbox.end()
                 return lambda: None
@@ -1042,7 +1195,7 @@ class Runtime:
         def unwatch() -> None:
             alive = runtime()
             if alive is not None:
-                with alive._exclusive():
+                with alive.exclusive():
                     alive._watches.remove(owners, key, token)
 
         return unwatch
@@ -1050,14 +1203,14 @@ class Runtime:
     @property
     def watcher_count(self) -> int:
         """How many mailboxes are in the table."""
-        with self._exclusive():
+        with self.exclusive():
             return len(self._watches)
 
     # The end
 
     def close(self) -> list[LiveFlight]:
         """Refuse whatever comes from now on: the flights that are still to be stopped. Empty when called again."""
-        with self._exclusive():
+        with self.exclusive():
             if self.is_closed:
                 return []
             self.is_closed = True

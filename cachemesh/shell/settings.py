@@ -50,6 +50,16 @@ class Settings(BaseModel):
     freeze: Callable[[Any], Any] | None = None
     rng: random.Random | None = None
     schemas: Annotated[tuple[Any, ...], AfterValidator(_schemas)] = ()
+    warm_start: Annotated[bool, Field(strict=True)] = False
+    is_browsable: bool = False
+    """Whether the store can be looked through."""
+
+    @model_validator(mode="after")
+    def _starts_from_something(self) -> Self:
+        if self.warm_start and not self.is_browsable:
+            msg = "warm_start needs a store that can be looked through: one with a `scan`, such as SqliteStore"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _protects_in_one_way(self) -> Self:

@@ -24,6 +24,7 @@ from cachemesh.shell.settings import DEFAULT_BREAKERS, Settings
 from cachemesh.shell.thread_batch import ThreadBatch
 from cachemesh.shell.thread_driver import ThreadDomain
 from cachemesh.shell.thread_watch import SyncWatch
+from cachemesh.shell.warm_start import Scannable, WarmStart
 
 if TYPE_CHECKING:
     import random
@@ -83,6 +84,7 @@ class SyncCache(Face):
         freeze: Callable[[Any], Any] | None = None,
         rng: random.Random | None = None,
         schemas: tuple[Any, ...] = (),
+        warm_start: bool = False,
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -95,9 +97,13 @@ class SyncCache(Face):
             freeze=freeze,
             rng=rng,
             schemas=schemas,
+            warm_start=warm_start,
+            is_browsable=isinstance(store, Scannable),
         )
         super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
         self._domain = ThreadDomain(self._runtime)
+        if settings.warm_start and isinstance(store, Scannable):
+            self._domain.warm_up(WarmStart(self._runtime, store))
 
     @spelled_out(GetOptions)
     def get(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_call import StoreCall
     from cachemesh.shell.thread_batch import ThreadBatch
+    from cachemesh.shell.warm_start import WarmStart
 
 R = TypeVar("R")
 
@@ -56,6 +57,7 @@ class ThreadDomain:
         self._look_lock = threading.Lock()
         self._portal = None if runtime.line is None else Portal()
         self._reads = None if runtime.line is None else Reads(runtime.line, serves=True)
+        self._warming: Future[None] | None = None
 
     def wait(self, boarding: Boarding) -> Answer | None:
         """What the flight brings to one of its callers. None: ask again."""
@@ -452,6 +454,13 @@ class ThreadDomain:
             self._runtime.listen()
             self._portal.start(line.drain())
 
+    def warm_up(self, warm_start: WarmStart) -> None:
+        """Fill memory from the store, behind everybody's back."""
+        if self._portal is not None:
+            self._warming = self._portal.start(warm_start.run())
+        if self._warming is None:
+            warm_start.give_up()
+
     def flush(self) -> None:
         """Wait until the store has been told everything so far."""
         line = self._runtime.line
@@ -486,6 +495,8 @@ class ThreadDomain:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self._portal is not None:
+            if self._warming is not None:
+                self._warming.cancel()
             self._finish_calls()
             assert self._runtime.line is not None
             self._portal.run(self._runtime.line.close())

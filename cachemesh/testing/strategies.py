@@ -35,6 +35,7 @@ from cachemesh.core.commands import (
     GaveUp,
     Get,
     Heard,
+    Hydrate,
     Invalidate,
     InvalidatePrefix,
     Loaded,
@@ -226,6 +227,8 @@ class _World:
             return self.asked_from(command, happening)
         if isinstance(command, MarkTag | Put | Update | Touch):
             return self.written(command, happening)
+        if isinstance(command, Hydrate):
+            return self.from_outside(command)
         if not isinstance(command, AIMED):
             return command
         flight_id = happening.aim if happening.stray else self.aimed_at(command, happening.aim)
@@ -256,6 +259,13 @@ class _World:
                 given["expected"] = entry.answer
         written: Command[Stamp] = replace(command, **given)
         return written
+
+    def from_outside(self, command: Hydrate[Any]) -> Hydrate[Stamp]:
+        answer = Stamp(self.next_id(), command.owner, command.key)
+        found = command.found
+        here = self.remembered(found, answer) if isinstance(found, Failed) else self.dated(found, answer)
+        hydrate: Hydrate[Stamp] = replace(command, found=here, now=self.now, stamp=answer.flight_id)
+        return hydrate
 
     def about(self, command: Command[Any], flight_id: int, happening: Happening) -> Command[Stamp]:
         if isinstance(command, StoppedWaiting):
@@ -576,6 +586,11 @@ def writes() -> SearchStrategy[Command[Any]]:
     )
 
 
+def hydrations() -> SearchStrategy[Hydrate[Any]]:
+    """Something comes from outside."""
+    return st.builds(Hydrate, owners(), keys(), _stored_entries() | _stored_failures(), seconds(), _ids())
+
+
 def commands(of: SearchStrategy[CachePolicy] | None = None) -> SearchStrategy[Command[Any]]:
     """Any command, sensible or not: about flights that never were, from inside fetches that nobody made."""
     astray = st.builds(
@@ -584,7 +599,7 @@ def commands(of: SearchStrategy[CachePolicy] | None = None) -> SearchStrategy[Co
         _ancestries(),
         st.booleans(),
     )
-    return st.one_of(astray, refreshes(), events(), removals(), writes())
+    return st.one_of(astray, refreshes(), events(), removals(), writes(), hydrations())
 
 
 # Histories
@@ -602,7 +617,7 @@ def happenings(  # noqa: PLR0913 (each may be left out, and by keyword only)
     """What may happen to a cache that is asked under the policies `of`, for `play`.
 
     Without `refreshing` nobody asks but by `Get`; without `writing` nobody
-    writes by hand; without `stray` every event makes sense where it comes. If
+    writes by hand, and nothing comes from outside; without `stray` every event makes sense where it comes. If
     it is `dense` all of it happens to a single key of the application's.
     """
     asks: SearchStrategy[Command[Any]] = gets(of) | refreshes() if refreshing else gets(of)
@@ -611,7 +626,8 @@ def happenings(  # noqa: PLR0913 (each may be left out, and by keyword only)
     ask = st.builds(Happening, asks, after_s, st.just(0), st.none() | st.integers(0, 3), st.just(value=False))
     event = st.builds(Happening, events(), after_s, st.integers(0, 8), st.integers(0, 3), strays)
     removal = st.builds(Happening, removals(), after_s)
-    write = st.builds(Happening, writes(), after_s, stray=strays) if writing else removal
+    written = st.builds(Happening, writes(), after_s, stray=strays)
+    write = written | st.builds(Happening, hydrations(), after_s) if writing else removal
     each = st.one_of(ask, ask, ask, event, event, event, removal, write)
     if dense:
         each = each.map(_here)

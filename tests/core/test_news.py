@@ -174,3 +174,12 @@ def test_its_origin_was_not_asked() -> None:
 def test_a_flight_that_is_over_finds_nothing() -> None:
     before = state()
     assert found(before)[0] is before
+
+
+def test_a_gap_in_the_news_of_a_partition_that_only_fetches_changes_nothing() -> None:
+    before = state(flight(1))
+
+    after, effects = reduce(before, Heard(GLOBAL_OWNER, is_gap=True))
+
+    assert after is before
+    assert effects == (Overtaken(GLOBAL_OWNER, frozenset(), is_whole=True),)

@@ -19,6 +19,7 @@ from cachemesh.core import (
     FetchSucceeded,
     FoundElsewhere,
     Get,
+    Hydrate,
     Loaded,
     Overdue,
     Put,
@@ -87,6 +88,10 @@ SHOWN: list[tuple[Any, str]] = [
     (Loaded(1, 2.0, ENTRY, FAILED), "Loaded(flight_id=1, now=2.0, entry=Entry, failed=Failed)"),
     (Loaded(1, 2.0), "Loaded(flight_id=1, now=2.0, entry=NoneType, failed=NoneType)"),
     (FoundElsewhere(1, 2.0, ENTRY), "FoundElsewhere(flight_id=1, now=2.0, entry=Entry)"),
+    (
+        Hydrate(ALICE, "me", ENTRY, 1.0, 2),
+        f"Hydrate(owner={ALICE}, key='me', found=Entry, now=1.0, stamp=2)",
+    ),
     (Reply(ALICE, "me", SECRET), f"Reply(owner={ALICE}, key='me', answer=str, hit=True)"),
     (
         WaitUntil(1, ALICE, "me", 2, SECRET, 3.0, 4.0),
