@@ -30,7 +30,7 @@ class Part(Struct, frozen=True):
 
     @property
     def missing(self) -> list[str]:
-        return [name for name in self.packages if find_spec_of(name) is None]
+        return [name for name in self.packages if find_spec(name) is None]
 
     @property
     def advice(self) -> str:
@@ -91,11 +91,6 @@ def command_line() -> click.Group:
         """A Result-first caching layer for Python."""
 
     return cachemesh
-
-
-def find_spec_of(name: str) -> object | None:
-    """As `find_spec`; None as well for what was taken out of `sys.modules` on purpose."""
-    return None if name in sys.modules and sys.modules[name] is None else find_spec(name)
 
 
 def _version() -> str:

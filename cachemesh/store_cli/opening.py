@@ -14,7 +14,7 @@ from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.store_cli.shown import shown
 from cachemesh.stores.report import Finding, Level
 from cachemesh.stores.sqlite import SqliteStore
-from cachemesh.stores.sqlite.errors import SqliteStoreError, is_damage
+from cachemesh.stores.sqlite.errors import DamagedFileError, SqliteStoreError, UnavailableError, is_damage
 from cachemesh.stores.sqlite.errors import shown as kind_of
 from cachemesh.stores.sqlite.schema import APPLICATION_ID, TABLES, VERSION
 
@@ -48,15 +48,23 @@ class DamagedStore(CannotOpen):
 
 @asynccontextmanager
 async def opened(
-    target: str, namespace: str, *, cipher: Cipher | None = None, makes: bool = False
+    target: str, namespace: str, *, cipher: Cipher | None = None, makes: bool = False, bears: bool = False
 ) -> AsyncIterator[BrowsableStore]:
-    """The store at `target`, closed in the end. `makes`: a file that is not there is made. `CannotOpen` otherwise."""
+    """The store at `target`, closed in the end. `CannotOpen` where it cannot be used.
+
+    `makes`: a file that is not there is made. `bears`: a file that turns out not
+    to be usable is what the command itself speaks of.
+    """
     if "://" in target:
         async with _server(target, namespace, cipher) as store:
             yield store
     else:
-        async with _file(target, namespace, cipher, makes=makes) as file:
+        problems: list[Exception] = []
+        async with _file(target, namespace, cipher, problems, makes=makes) as file:
             yield file
+        if problems and not bears:
+            msg = f"{shown(target)}: {problems[0]}"
+            raise CannotOpen(msg)
 
 
 @asynccontextmanager
@@ -83,7 +91,9 @@ async def _server(url: str, namespace: str, cipher: Cipher | None) -> AsyncItera
 
 
 @asynccontextmanager
-async def _file(target: str, namespace: str, cipher: Cipher | None, *, makes: bool) -> AsyncIterator[BrowsableStore]:
+async def _file(
+    target: str, namespace: str, cipher: Cipher | None, problems: list[Exception], *, makes: bool
+) -> AsyncIterator[BrowsableStore]:
     path = Path(target)
     name = shown(target)
     try:
@@ -99,7 +109,6 @@ async def _file(target: str, namespace: str, cipher: Cipher | None, *, makes: bo
     elif not makes:
         msg = f"there is no file {name}"
         raise CannotOpen(msg)
-    problems: list[Exception] = []
     try:
         store = SqliteStore(
             path, namespace=namespace, max_entries=None, max_bytes=None, max_age=MAX_AGE_S, cipher=cipher
@@ -107,14 +116,17 @@ async def _file(target: str, namespace: str, cipher: Cipher | None, *, makes: bo
     except ValueError:
         msg = f"{name} cannot be the path of a store"
         raise CannotOpen(msg) from None
-    store.report = problems.append
+
+    def hear(error: Exception) -> None:
+        # That one record is not to be believed is no news to who looks through all: it is not among them.
+        if isinstance(error, UnavailableError | DamagedFileError):
+            problems.append(error)
+
+    store.report = hear
     try:
         yield store
     finally:
         await store.aclose()
-    if problems:
-        msg = f"{name}: {problems[0]}"
-        raise CannotOpen(msg)
 
 
 def _look(path: Path, name: str) -> None:
