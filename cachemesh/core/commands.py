@@ -272,11 +272,14 @@ class Touch(Struct, frozen=True):
 class Heard(Struct, frozen=True):
     """Another process has changed `key` of `owner`; without a key all that is the owner's, without an owner everything.
 
-    Also where it only may have.
+    `is_gap`: it only may have, as nobody could hear of it. Then a fetch goes on:
+    the store will say whether what it brings is too old. A load does not: what
+    it brings may be from before.
     """
 
     owner: Owner | None = None
     key: str | None = None
+    is_gap: bool = False
 
 
 class ResetBreaker(Struct, frozen=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from cachemesh.core.effects import Overtaken
-from cachemesh.core.model import A, State, settled
+from cachemesh.core.flights import is_load
+from cachemesh.core.model import A, Partition, State, settled
 from cachemesh.core.removals import in_order, without_key
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
         owners = in_order(state.partitions.keys())
         gone: Effects[A] = ()
         for each in owners:
-            state, more = on_heard(state, type(command)(each))
+            state, more = on_heard(state, type(command)(each, None, command.is_gap))
             gone += more
         return state, gone
 
@@ -36,5 +37,22 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
     if partition is None:
         return state, (Overtaken(owner, frozenset(), is_whole=True),)
     keys = frozenset((*partition.entries, *partition.failures))
-    state = state.moved(state.partitions.discard(owner), state.flights)
-    return state, (Overtaken(owner, keys, is_whole=True),)
+    left = fetches_in(state, partition) if command.is_gap else {}
+    partitions = state.partitions.discard(owner)
+    if left:
+        kept = state.blank(owner)
+        under_way = kept.flights
+        for name, flights in left.items():
+            under_way = under_way.insert(name, flights)
+        partitions = partitions.insert(owner, kept.moved(kept.entries, kept.failures, under_way))
+    return state.moved(partitions, state.flights), (Overtaken(owner, keys, is_whole=True),)
+
+
+def fetches_in(state: State[A], partition: Partition[A]) -> dict[str, tuple[int, ...]]:
+    """The flights of a partition that may still store, less those that only load."""
+    left: dict[str, tuple[int, ...]] = {}
+    for key, listed in partition.flights.items():
+        fetches = tuple(each for each in listed if not is_load(state.flights, each))
+        if fetches:
+            left[key] = fetches
+    return left

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from returns.result import Failure
 
 from cachemesh.errors import FetchRaised
-from cachemesh.shell.batch import answers_of
+from cachemesh.shell.batch import Together, answers_of
 from cachemesh.shell.live import WITHIN, Inside, inside_all
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Collected:
         self.seats: dict[str, list[Seat]] = {}
 
 
-class Batch:
+class Batch(Together):
     """Collects keys for `window_s` seconds (0: until the loop has gone round), or until there are `most`.
 
     What belongs to one user is never fetched in the name of another: each owner has a call of its own.
@@ -51,16 +51,16 @@ class Batch:
         self._collected: dict[Owner, Collected] = {}
         self._alarm: asyncio.Handle | None = None
         self._calls: set[asyncio.Task[None]] = set()
-        self._is_held = False
+        self._holds = 0
 
     def hold(self) -> None:
         """More keys may still come, however long that takes: wait for `release`."""
-        self._is_held = True
+        self._holds += 1
 
     def release(self) -> None:
-        """All keys are known."""
-        self._is_held = False
-        if self._collected:
+        """Who has held it knows its keys."""
+        self._holds -= 1
+        if self._collected and not self._holds:
             self._set_alarm()
 
     async def fetch(self) -> Answer:
@@ -74,7 +74,7 @@ class Batch:
         collected.seats.setdefault(inside.key, []).append((answer, inside))
         if self._most is not None and len(collected.seats) >= self._most:
             self._call(inside.owner)
-        elif not self._is_held:
+        elif not self._holds:
             self._set_alarm()
         return await answer
 

@@ -15,6 +15,8 @@ from returns.result import Failure, Success
 
 from cachemesh.core import commands
 from cachemesh.errors import FetchRaised, FetchTimeout
+from cachemesh.shell.async_batch import Batch
+from cachemesh.shell.batch import batch_of
 from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.outcomes import Answer, judged
 
@@ -159,6 +161,8 @@ class AsyncDomain:
         runtime = self._runtime
         answer: Answer
         try:
+            if live.claims and await self._is_found(live):
+                return
             while True:
                 if live.plan.attempt_timeout_s is None:
                     try:
@@ -191,6 +195,28 @@ class AsyncDomain:
             live.crash = crash
         finally:
             self._wake(live)
+            if live.claims and asyncio._get_running_loop() is not None:  # noqa: SLF001 (documented for libraries)
+                self.kick()
+
+    async def _is_found(self, live: LiveFlight) -> bool:
+        """Claim the fetch of `live`. True: another process has made it, and its answer is this flight's."""
+        runtime, batch = self._runtime, batch_of(live.fetch)
+        assert batch is None or isinstance(batch, Batch)
+        assert runtime.line is not None
+        runtime.listen()
+        if batch is not None:
+            batch.hold()
+        try:
+            claim = await runtime.line.claim(live.owner, live.key, waits=live.waits_for_others)
+            if claim is not None and claim.found is not None:
+                if runtime.found_elsewhere(live, claim.found):
+                    return True
+                claim = await runtime.line.claim(live.owner, live.key, waits=False)
+        finally:
+            if batch is not None:
+                batch.release()
+        runtime.claimed(live, claim)
+        return False
 
     async def _attempt_within(self, live: LiveFlight, timeout_s: float) -> Answer:
         """Call the fetcher once, for so long at the most."""
@@ -226,6 +252,7 @@ class AsyncDomain:
         """See to it that queued store calls are made."""
         line = self._runtime.line
         if line is not None and line.has_work:
+            self._runtime.listen()
             self.spawn(line.drain())
 
     def _wake(self, live: LiveFlight) -> None:
@@ -265,6 +292,9 @@ class AsyncDomain:
         await self._wait_for({live.handle for live in self._journeys} | self._errands)
         self.kick()
         await self._wait_for(self._errands)
+        if self._runtime.line is not None:
+            self.spawn(self._runtime.line.close())
+            await self._wait_for(self._errands)
 
     @staticmethod
     async def _wait_for(tasks: set[asyncio.Task[None]]) -> None:

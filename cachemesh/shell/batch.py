@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import CoroutineType
-from typing import TYPE_CHECKING
+from types import CoroutineType, MethodType
+from typing import TYPE_CHECKING, Any
 
 from returns.result import Failure, Success
 
@@ -12,7 +12,19 @@ from cachemesh.errors import InvalidFetchResult
 from cachemesh.shell.outcomes import close, without_io
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cachemesh.shell.outcomes import Answer
+
+
+class Together:
+    """Fetches of several keys that are made as one. Its bound method `fetch` is the fetcher of each."""
+
+
+def batch_of(fetch: Callable[..., Any]) -> Together | None:
+    """What `fetch` is part of, where it is one for several keys. A user's object is not asked."""
+    owner = fetch.__self__ if type(fetch) is MethodType else None
+    return owner if issubclass(type(owner), Together) else None  # type: ignore[return-value]  # it has just been seen
 
 
 def answers_of(got: object, keys: tuple[str, ...]) -> dict[str, Answer]:

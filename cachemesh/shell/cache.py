@@ -14,7 +14,7 @@ from cachemesh.core.commands import DomainClosed
 from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import BYPASS, SERVE, SERVE_STALE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
-from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
+from cachemesh.errors import CacheClosed, CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
@@ -304,10 +304,22 @@ class Cache(Face):
         view._domains = self._domains  # noqa: SLF001 (its own)
         return view
 
+    async def flush(self) -> Result[None, CacheError]:
+        """Wait until the store has all that it was told, and a store on a disk would keep it if this process ended.
+
+        `Failure(StoreFailed)` where it has missed something, `Failure(CacheClosed)`.
+        """
+        if self._runtime.is_closed:
+            return Failure(CacheClosed())
+        line = self._runtime.line
+        missed = None if line is None else await line.flush()
+        return Success(None) if missed is None else Failure(missed)
+
     async def aclose(self) -> None:
         """Stop: fetches under way are cancelled, watches end, later calls answer `CacheClosed`.
 
-        Waits a few seconds at the most for what is under way and for the store.
+        Waits a few seconds at the most for what is under way and for the store,
+        which is closed as well if it is a shared one (it opens anew when it is used).
         Closing a view closes nothing.
         """
         if self._viewer is not None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cachemesh.shell.outcomes import Answer
-    from cachemesh.shell.ports import Encoded
+    from cachemesh.shell.ports import Claim, Encoded
     from cachemesh.shell.store_line import StoreCall
 
 
@@ -148,6 +148,11 @@ class LiveFlight:
     handle: Any = None
     store_call: StoreCall | None = None
     """The load, or the writing through of the answer."""
+    claims = False
+    """Before it fetches, a shared store is asked whether another process does."""
+    waits_for_others = False
+    """And if one does, it waits for that."""
+    claim: Claim | None = None
     encoded: Encoded | None = None
     """The answer as a store that keeps bytes gets it."""
     wish: Wish | None = None

@@ -26,8 +26,8 @@ from cachemesh.core import commands, effects
 from cachemesh.core.effects import Join, StartFetch
 from cachemesh.core.explain import Explanation, explain
 from cachemesh.core.lifetimes import verdict
-from cachemesh.core.model import BACKGROUND, Breaker, Entry, Failed, Terms
-from cachemesh.core.policies import FRESH, MISSING, SERVE, CachePolicy, Freshness
+from cachemesh.core.model import BACKGROUND, Breaker, Entry, Failed, RefreshSource, Terms
+from cachemesh.core.policies import AGEING, FRESH, MISSING, SERVE, CachePolicy, Freshness
 from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import GLOBAL_OWNER, USER, CacheScope, Owner, owner_of, visible_owners
 from cachemesh.core.tags import expiry_by_marks
@@ -44,6 +44,7 @@ from cachemesh.errors import (
     UndecodableEntry,
 )
 from cachemesh.shell.authenticated import AuthenticatedFetch
+from cachemesh.shell.batch import batch_of
 from cachemesh.shell.clock import Timekeeper
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 from cachemesh.shell.durations import duration_s, seconds
@@ -60,7 +61,7 @@ from cachemesh.shell.outcomes import (
     strip_tracebacks,
     with_traceback,
 )
-from cachemesh.shell.ports import Encoded, SharedStore, StoredEntry
+from cachemesh.shell.ports import Backplane, Encoded, NewsKind, SharedStore, StoredEntry
 from cachemesh.shell.reports import events_of
 from cachemesh.shell.schema import (
     DecodingError,
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cachemesh.shell.logging import CacheLogger
-    from cachemesh.shell.ports import Clock, Store
+    from cachemesh.shell.ports import Claim, Clock, News, Store
     from cachemesh.shell.provenance import Trace
     from cachemesh.shell.settings import Settings
 
@@ -136,10 +137,12 @@ class Runtime:
         self.flight_ids = itertools.count(1)
         self.domain_ids = itertools.count()
         self.is_closed = False
-        self.line = None if store is None else StoreLine(store, self.lock, self.tell_error)
+        self.line = None if store is None else StoreLine(store, self.lock, self.tell_error, self._overtaken)
         self.schemas = Schemas(settings.schemas)
         self.keeps_bytes = isinstance(store, SharedStore)
         """Whether the store gets values as bytes: they are made of them before a command, outside the lock."""
+        self._backplane = backplane_of(store)
+        self._stop_listening: Callable[[], None] | None = None
         self._by_hand: tuple[Answer, Encoded | None] | None = None
         """What is being written by hand, and its bytes."""
         self.lives: dict[int, LiveFlight] = {}
@@ -210,6 +213,8 @@ class Runtime:
                     started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
                     if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
+                    if self.keeps_bytes:
+                        self._prepare_claim(started, effect)
                     if effect.source is BACKGROUND:
                         started.is_background = True
                         started.leader_waits = False
@@ -245,6 +250,12 @@ class Runtime:
             live.overdue_at = live.asked.now + live.plan.age_s
             self._ageing[live.flight_id] = live
             self._overdue_from = min(self._overdue_from, live.overdue_at)
+
+    def _prepare_claim(self, live: LiveFlight, effect: StartFetch) -> None:
+        """Whether a flight asks a shared store first: not where it passes the cache by."""
+        flight = self.state.flights.get(effect.flight_id)
+        live.claims = flight is not None and flight.persist
+        live.waits_for_others = effect.source in WAITING and batch_of(live.fetch) is None
 
     def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
         fetch: Callable[[Previous[Any] | None], Any] = live.fetcher
@@ -520,6 +531,73 @@ class Runtime:
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
         live.is_admitted = any(type(effect) is effects.Admit for effect in ordered)
 
+    # Other processes
+
+    def claimed(self, live: LiveFlight, claim: Claim | None) -> None:
+        """`live` may fetch, with `claim`. One that is over by now gives it back."""
+        if claim is None:
+            return
+        with self._exclusive():
+            if live.flight_id in self.lives:
+                live.claim = claim
+            else:
+                self._release(live.owner, live.key, claim)
+
+    def found_elsewhere(self, live: LiveFlight, stored: StoredEntry) -> bool:
+        """Whether what another process has fetched meanwhile can be the answer of `live`: then it is."""
+        if stored.is_failure or stored.owner != live.owner or stored.key != live.key:
+            return False
+        entry, _ = self._as_loaded(stored, live.plan)
+        now = self.time.now()
+        if entry is None or verdict(entry, now) not in FRESH_ENOUGH:
+            return False
+        self.dispatch(commands.FoundElsewhere(live.flight_id, now, entry))
+        return True
+
+    def listen(self) -> None:
+        """Hear from now on what other processes do, where the store tells."""
+        if self._backplane is None or self._stop_listening is not None or self.is_closed:
+            return
+        self._stop_listening = do_nothing
+        try:
+            self._stop_listening = self._backplane.listen(self.hear)
+        except Exception as error:  # noqa: BLE001 (a store may raise anything)
+            self.tell_error("", StoreFailed("listen", error))
+
+    def hear(self, news: News) -> None:
+        """Another process has done something, in whatever thread that is told."""
+        if self.is_closed:
+            return
+        if news.kind is NewsKind.MARKED:
+            now = self.time.now()
+            is_soft = news.stale_at is not None
+            at = now if news.stale_at is None else min(now, news.stale_at - self.time.epoch_offset)
+            self.dispatch(commands.MarkTag(news.tag, at, 0, is_soft, is_heard=True, owner=news.owner), True)
+        elif news.kind is NewsKind.LOST:
+            self.dispatch(commands.Heard(is_gap=True))
+        else:
+            self.dispatch(commands.Heard(news.owner, news.key))
+
+    def _overtaken(self, owner: Owner, key: str) -> None:
+        """A shared store has not taken what was fetched, as somebody has changed it meanwhile."""
+        self.dispatch(commands.Heard(owner, key))
+
+    def _release(self, owner: Owner, key: str, claim: Claim) -> None:
+        assert self.line is not None
+        call = StoreCall("release", owner, key)
+        call.claim = claim
+        self.line.append(call)
+
+    def _commit_overtaken(self, effect: effects.Overtaken) -> None:
+        owner = effect.owner
+        if owner == GLOBAL_OWNER:
+            for key in list(self.alike) if effect.is_whole else effect.keys:
+                self.alike.pop(key, None)
+        elif effect.is_whole:
+            self._drops += 1
+        for key in self._watches.keys(owner) & effect.keys:
+            self._announce(owner, key, Failure(CacheMiss(key)))
+
     def _would_retry(self, live: LiveFlight, error: object) -> bool:
         flight = self.state.flights.get(live.flight_id)
         if flight is None or flight.attempt >= flight.retry.max_attempts:
@@ -616,6 +694,8 @@ class Runtime:
 
     def _landed(self, flight_id: int) -> LiveFlight:
         live = self.lives.pop(flight_id)
+        if live.claim is not None:
+            self._release(live.owner, live.key, live.claim)
         if live.overdue_at is not None:
             del self._ageing[flight_id]
         if live.wish is not None and self.alike.get(live.key) is live:
@@ -660,7 +740,7 @@ class Runtime:
             expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
         if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
-        if self.line is not None:
+        if self.line is not None and not effect.is_stored:
             live = self.lives.get(effect.flight_id)
             call = self._written_through(owner, key, entry, expires_at, live)
             if live is not None:
@@ -682,12 +762,20 @@ class Runtime:
             return self.line.append(StoreCall("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
-        return self._write(self._as_stored(owner, key, entry, value))
+        stored = self._as_stored(owner, key, entry, value)
+        if live is None or not self.keeps_bytes:
+            return self._write(stored)
+        call = StoreCall("commit", owner, key, stored)
+        call.claim, live.claim = live.claim, None
+        return self.line.append(call)
 
     def _bytes_for(self, answer: Answer, live: LiveFlight | None) -> Encoded | None:
-        """The bytes that were made of an answer of `live`, or of what is written by hand."""
+        """The bytes that were made of an answer of `live`, or of what is written by hand.
+
+        What was fetched without a claim is not written: nobody knows whether it is newer than what is there.
+        """
         if live is not None:
-            return live.encoded
+            return None if live.claim is None else live.encoded
         expected, encoded = self._by_hand or (None, None)
         return encoded if expected is answer else None
 
@@ -739,19 +827,22 @@ class Runtime:
                 self._commit(commands.Forget(*self._remembered.popleft()))
         if effect.write and self.line is not None:
             failed, offset, live = effect.failed, self.time.epoch_offset, self.lives[effect.flight_id]
-            if self.keeps_bytes and live.encoded is None:
+            if self.keeps_bytes and (live.encoded is None or live.claim is None):
                 return
-            live.store_call = self._write(
-                StoredEntry(
-                    effect.owner,
-                    effect.key,
-                    live.encoded if self.keeps_bytes else failed.answer.failure(),
-                    is_failure=True,
-                    created_at=failed.failed_at + offset,
-                    ttl_s=failed.serve_until - failed.failed_at,
-                    expires_at=failed.serve_until + offset,
-                ),
+            stored = StoredEntry(
+                effect.owner,
+                effect.key,
+                live.encoded if self.keeps_bytes else failed.answer.failure(),
+                is_failure=True,
+                created_at=failed.failed_at + offset,
+                ttl_s=failed.serve_until - failed.failed_at,
+                expires_at=failed.serve_until + offset,
             )
+            live.store_call = call = StoreCall(
+                "commit" if self.keeps_bytes else "write", effect.owner, effect.key, stored
+            )
+            call.claim, live.claim = live.claim, None
+            self.line.append(call)
 
     def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
         if effect.notify:
@@ -777,6 +868,11 @@ class Runtime:
 
     def _commit_tag(self, effect: effects.TagMarked) -> None:
         self.alike.clear()
+        if self.keeps_bytes and effect.at is not None and self.line is not None:
+            call = StoreCall("mark", effect.owner, None)
+            call.tag = effect.tag
+            call.stale_at = effect.at + self.time.epoch_offset if effect.is_soft else None
+            self.line.append(call)
         if effect.is_soft:
             return
         for owner in list(self._watches.boxes):
@@ -949,6 +1045,7 @@ class Runtime:
             if self.is_closed:
                 return []
             self.is_closed = True
+            stop_listening = self._stop_listening
             left = list(self.lives.values())
             for live in left:
                 self._commit(commands.FetchAborted(live.flight_id))
@@ -959,6 +1056,8 @@ class Runtime:
             mailbox.end()
             mailbox.ring()
         self._ring()
+        if stop_listening is not None:
+            stop_listening()
         return left
 
     # The logger
@@ -1000,9 +1099,25 @@ COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | 
     effects.DropPartition: Runtime._commit_drop_partition,
     effects.DropPrefix: Runtime._commit_drop_prefix,
     effects.TagMarked: Runtime._commit_tag,
+    effects.Overtaken: Runtime._commit_overtaken,
     effects.ClearStore: Runtime._commit_clear_store,
 }
 """What an effect changes, under the lock."""
+
+WAITING: Final = frozenset({RefreshSource.CACHE_MISS, RefreshSource.BACKGROUND})
+"""Fetches that another process's does just as well for."""
+
+FRESH_ENOUGH: Final = frozenset({FRESH, AGEING})
+
+
+def backplane_of(store: object) -> Backplane | None:
+    """`store`, where its processes hear of each other."""
+    return store if isinstance(store, Backplane) else None
+
+
+def do_nothing() -> None:
+    """Ends what never began."""
+
 
 CHANGED: Final = Failure(effects.Refusal.CHANGED)
 """Not for callers: an update is to be tried again."""

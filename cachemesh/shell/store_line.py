@@ -32,14 +32,14 @@ from typing import TYPE_CHECKING, Final
 
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell.logging import PrivateKey
-from cachemesh.shell.ports import StoredEntry
+from cachemesh.shell.ports import SharedStore, StoredEntry
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop as Loop
     from collections.abc import Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Store
+    from cachemesh.shell.ports import Claim, Store
 
 TIMEOUT_S: Final = 1.0
 """A call that takes longer counts as failed."""
@@ -59,20 +59,29 @@ MADE_UP_AT_ONCE: Final = 100
 AWAITED: Final = frozenset({"read", "write"})
 """A caller waits for these."""
 
+LONGEST_CLAIM_S: Final = 60.0
+"""For so long the fetch of another process is waited for; a store's lease is shorter."""
+
 LAST_INSTANT: Final = 253_402_300_800.0
 """The end of the year 9999. An entry that claims to be from beyond is damaged."""
+
+
+def nobody_minds(owner: Owner, key: str) -> None:
+    """What is done about an entry that was overtaken, where nobody keeps it in memory."""
 
 
 class StoreCall:
     """One call to the store; `key` None concerns all of `owner`, `owner` None everything. It is over when `done` is.
 
     `prefix`: of the keys of `owner` that are to go, where not all of them are.
-    `home` answers the event loop in which somebody waits for it; `loop` is the
-    one that makes it.
+    `tag`: what bears it is to go, or to be stale from `stale_at` on. `claim`:
+    what a "commit" or a "release" comes with. `home` answers the event loop in
+    which somebody waits for it; `loop` is the one that makes it.
     """
 
     __slots__ = (
         "after",
+        "claim",
         "done",
         "entry",
         "home",
@@ -83,6 +92,8 @@ class StoreCall:
         "operation",
         "owner",
         "prefix",
+        "stale_at",
+        "tag",
     )
 
     def __init__(self, operation: str, owner: Owner | None, key: str | None, entry: StoredEntry | None = None) -> None:
@@ -91,6 +102,9 @@ class StoreCall:
         self.key = key
         self.entry = entry
         self.prefix: str | None = None
+        self.tag: str | None = None
+        self.stale_at: float | None = None
+        self.claim: Claim | None = None
         self.number = 0
         self.after: tuple[StoreCall, ...] = ()
         self.home: Callable[[], Loop | None] = nowhere
@@ -107,14 +121,28 @@ class StoreCall:
     @property
     def changes(self) -> bool:
         """Whether it changes what the store has."""
-        return self.operation != "read"
+        return self.operation not in {"read", "release"}
+
+    @property
+    def clears_all(self) -> bool:
+        """Whether everything that it is about is to go."""
+        return self.key is None and self.prefix is None and self.tag is None
 
 
 class StoreLine:
     """All calls of one cache to its store. `lock` is the runtime's."""
 
-    def __init__(self, store: Store, lock: threading.RLock, report: Callable[[str, CacheError], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lock: threading.RLock,
+        report: Callable[[str, CacheError], None],
+        overtaken: Callable[[Owner, str], None] = nobody_minds,
+    ) -> None:
+        """`overtaken` hears of entries that a shared store did not take, as others have changed them meanwhile."""
         self._store = store
+        self._shared = store if isinstance(store, SharedStore) else None
+        self._overtaken = overtaken
         self._lock = lock
         self._report = report
         self._numbers = itertools.count(1)
@@ -138,7 +166,7 @@ class StoreLine:
             return call
         for doubted in self._doubts.wide_about(call):
             clearing = self._last.get((doubted, None))
-            if clearing is None or clearing.prefix is not None or clearing.number < self._doubts.number(doubted, None):
+            if clearing is None or not clearing.clears_all or clearing.number < self._doubts.number(doubted, None):
                 self._line_up(StoreCall("clear", doubted, None))
         loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
         if loop is not None:
@@ -286,7 +314,9 @@ class StoreLine:
 
     async def _perform(self, call: StoreCall) -> object:
         store, owner, key = self._store, call.owner, call.key
-        if owner is None:
+        if call.tag is not None or call.claim is not None:
+            await self._perform_shared(call)
+        elif owner is None:
             await store.clear()
         elif call.prefix is not None:
             for each in [each for each in await store.keys(owner) if each.startswith(call.prefix)]:
@@ -305,6 +335,56 @@ class StoreLine:
             return await store.read(owner, key)
         self._doubts.settle(call)
         return None
+
+    async def _perform_shared(self, call: StoreCall) -> None:
+        """What only a shared store is asked for."""
+        shared = self._shared
+        assert shared is not None
+        if call.tag is not None:
+            await shared.mark_tag(call.owner, call.tag, call.stale_at)
+        elif call.entry is None:
+            assert call.claim is not None
+            await shared.release(call.claim)
+        else:
+            assert call.claim is not None
+            if not await shared.commit(call.entry, call.claim):
+                self._overtaken(call.entry.owner, call.entry.key)
+
+    # Beside the line
+
+    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+        """The claim of who is about to fetch. None: the store cannot say."""
+        loop = asyncio.get_running_loop()
+        if self._shared is None or self._health.is_suspect:
+            return None
+        try:
+            async with asyncio.timeout(LONGEST_CLAIM_S):
+                return await self._shared.claim(owner, key, waits=waits)
+        except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
+            self._health.failed(loop.time(), hung=False)
+            self._report(PrivateKey(key) if owner[1] is not None else key, StoreFailed("claim", error))
+            return None
+
+    async def flush(self) -> StoreFailed | None:
+        """Make all calls, and have a shared store write what it has not yet. What went wrong, if anything did."""
+        await self.drain()
+        if self._doubts:
+            return StoreFailed("flush", RuntimeError("the store has missed something"))
+        try:
+            if self._shared is not None:
+                await self._shared.flush()
+        except Exception as error:  # noqa: BLE001 (as above)
+            return StoreFailed("flush", error)
+        return None
+
+    async def close(self) -> None:
+        """Let a shared store write what is left, and let go of it."""
+        if self._shared is None:
+            return
+        try:
+            await self._shared.aclose()
+        except Exception as error:  # noqa: BLE001 (as above)
+            self._report("", StoreFailed("aclose", error))
 
     # What comes of a call
 
@@ -428,7 +508,7 @@ class Doubts:
 
     def settle(self, call: StoreCall) -> None:
         """`call` has been made: what it changed is as it should be."""
-        if not self._numbers or call.prefix is not None:
+        if not self._numbers or not (call.clears_all or call.key is not None):
             return
         places: list[tuple[Owner | None, str | None]] = [(call.owner, call.key)]
         if call.key is None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from returns.result import Failure, Result
+from returns.result import Failure, Result, Success
 
 from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
-from cachemesh.errors import CacheError, NoActiveUser, NoTokenKeeper
+from cachemesh.errors import CacheClosed, CacheError, NoActiveUser, NoTokenKeeper
 from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
@@ -277,11 +277,22 @@ class SyncCache(Face):
         """Wait as the cache's clock does."""
         self._runtime.time.sleep(seconds)
 
+    def flush(self) -> Result[None, CacheError]:
+        """Wait until the store has all that it was told, and a store on a disk would keep it if this process ended.
+
+        `Failure(StoreFailed)` where it has missed something, `Failure(CacheClosed)`.
+        """
+        if self._runtime.is_closed:
+            return Failure(CacheClosed())
+        missed = self._domain.flush_store()
+        return Success(None) if missed is None else Failure(missed)
+
     def close(self) -> None:
         """Stop: watches end, later calls answer `CacheClosed`.
 
         Waits a few seconds at the most for background fetches and for the
-        store. Closing a view closes nothing.
+        store, which is closed as well if it is a shared one (it opens anew when
+        it is used). Closing a view closes nothing.
         """
         if self._viewer is not None:
             return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from returns.result import Failure
 
 from cachemesh.errors import FetchRaised
-from cachemesh.shell.batch import answers_of
+from cachemesh.shell.batch import Together, answers_of
 from cachemesh.shell.live import WITHIN, Inside, inside_all
 from cachemesh.shell.outcomes import judged
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.outcomes import Answer
 
 
-class ThreadBatch:
+class ThreadBatch(Together):
     """Calls `fetch_many` for the flights of one `get_many`."""
 
     def __init__(self, fetch_many: Callable[[tuple[str, ...]], Any]) -> None:

@@ -7,12 +7,12 @@ import threading
 import time
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from returns.result import Failure
 
 from cachemesh.core.commands import Abandoned, StoppedWaiting
-from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch
+from cachemesh.errors import FetchRaised, FetchTimeout, ReentrantFetch, StoreFailed
 from cachemesh.shell.live import WITHIN, Phase, within
 from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import Answer, judged
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from cachemesh.shell.live import Boarding, LiveFlight
-    from cachemesh.shell.ports import StoredEntry
+    from cachemesh.shell.ports import Claim, StoredEntry
     from cachemesh.shell.runtime import Runtime
     from cachemesh.shell.store_line import StoreCall
     from cachemesh.shell.thread_batch import ThreadBatch
+
+R = TypeVar("R")
 
 FIRST_LOOK_S: Final = 0.05
 """Who has waited for so long looks whether the wait can ever end; then at intervals that double, up to the longest."""
@@ -225,6 +227,8 @@ class ThreadDomain:
         live.handle = threading.current_thread()
         token = WITHIN.set(live.inside(self._runtime))
         try:
+            if live.claims and self._found([live]):
+                return
             while True:
                 delay_s = runtime.answered(live, self._attempt(live))
                 if delay_s is None:
@@ -242,6 +246,31 @@ class ThreadDomain:
         finally:
             WITHIN.reset(token)
             self.release(live)
+            if live.claims:
+                self.kick()
+
+    def _found(self, lives: Sequence[LiveFlight]) -> list[LiveFlight]:
+        """Claim the fetches of `lives`: those that another process has made, whose answers are theirs."""
+        runtime, line = self._runtime, self._runtime.line
+        assert line is not None
+        runtime.listen()
+        claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
+        found = []
+        for live, first in zip(lives, claims, strict=True):
+            claim = first
+            if claim is not None and claim.found is not None:
+                if runtime.found_elsewhere(live, claim.found):
+                    found.append(live)
+                    continue
+                (claim,) = self._claims([line.claim(live.owner, live.key, waits=False)])
+            runtime.claimed(live, claim)
+        return found
+
+    def _claims(self, claims: Sequence[Coroutine[Any, Any, Claim | None]]) -> list[Claim | None]:
+        """What the store says to `claims`, all made at once."""
+        assert self._portal is not None
+        claimed = self._portal.call(together(claims))
+        return [None] * len(claims) if claimed is None else claimed
 
     # Several flights at once
 
@@ -254,6 +283,11 @@ class ThreadDomain:
             live.driver, live.handle = self, threading.current_thread()
         due = list(lives)
         try:
+            claiming = [live for live in lives if live.claims]
+            for live in self._found(claiming) if claiming else ():
+                self._land(live)
+                del left[live]
+                due.remove(live)
             while due:
                 answers = self._attempt_together(batch, due)
                 now = runtime.time.now()
@@ -273,6 +307,7 @@ class ThreadDomain:
         finally:
             for live in left:
                 self.release(live)
+            self.kick()
 
     def _land(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on, once its answer is in the store."""
@@ -384,6 +419,7 @@ class ThreadDomain:
         """See to it that queued store calls are made."""
         line = self._runtime.line
         if line is not None and self._portal is not None and line.has_work:
+            self._runtime.listen()
             self._portal.start(line.drain())
 
     def flush(self) -> None:
@@ -391,6 +427,11 @@ class ThreadDomain:
         line = self._runtime.line
         if line is not None and self._portal is not None:
             self._portal.run(line.drain())
+
+    def flush_store(self) -> StoreFailed | None:
+        """`flush`, and have a shared store write what it has not yet. What went wrong, if anything did."""
+        line = self._runtime.line
+        return None if line is None or self._portal is None else self._portal.call(line.flush())
 
     def release(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on."""
@@ -412,6 +453,8 @@ class ThreadDomain:
                 thread.join(max(0.0, deadline - time.monotonic()))
         if self._portal is not None:
             self.flush()
+            assert self._runtime.line is not None
+            self._portal.run(self._runtime.line.close())
             self._portal.stop()
 
 
@@ -444,7 +487,7 @@ class Portal:
         self._thread: threading.Thread | None = None
         self._is_stopped = False
 
-    def start(self, coroutine: Coroutine[Any, Any, None]) -> Future[None] | None:
+    def start(self, coroutine: Coroutine[Any, Any, R]) -> Future[R] | None:
         """Run `coroutine` over there. None once the portal has been stopped, and where it cannot be started."""
         with self._lock:
             if self._is_stopped:
@@ -468,6 +511,14 @@ class Portal:
         if running is not None and threading.current_thread() is not self._thread:
             running.result()
 
+    def call(self, coroutine: Coroutine[Any, Any, R]) -> R | None:
+        """What `coroutine` answers over there. None where it cannot be asked, or not be waited for."""
+        if threading.current_thread() is self._thread:
+            coroutine.close()
+            return None
+        running = self.start(coroutine)
+        return None if running is None else running.result()
+
     def stop(self) -> None:
         """Cancel what is left, and end the thread."""
         with self._lock:
@@ -479,6 +530,11 @@ class Portal:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:
+    """What all of them answer."""
+    return await asyncio.gather(*coroutines)
 
 
 async def _cancel_others() -> None:

@@ -547,7 +547,7 @@ def heard() -> SearchStrategy[Command[Any]]:
     """News of other processes."""
     return st.one_of(
         st.builds(Heard, owners(), st.none() | keys()),
-        st.just(Heard()),
+        st.builds(Heard, is_gap=st.booleans()),
         st.builds(
             MarkTag,
             st.sampled_from(TAGS),

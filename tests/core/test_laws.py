@@ -863,6 +863,8 @@ def places_removed(moment: Moment) -> list[Place]:
             where for where in everything if where[0][0] is command.scope and (not own or where[0][1] == command.viewer)
         ]
     if isinstance(command, Heard):
+        if command.is_gap:
+            return []
         return [where for where in everything if command.owner in {None, where[0]} and command.key in {None, where[1]}]
     left = who_leaves(moment)
     return [where for where in everything if where[0] in left]

@@ -72,6 +72,31 @@ def test_when_the_news_may_have_been_missed_everything_is_forgotten() -> None:
     )
 
 
+def test_where_news_may_have_been_missed_fetches_go_on_and_loads_do_not() -> None:
+    """The store says whether what was fetched is too old; what was loaded may be from before."""
+    before = state(
+        flight(1),
+        flight(2, "other", kind=FlightKind.LOAD),
+        flight(3, "me", ALICE),
+        entries={"feed": entry(), (ALICE, "me"): entry()},
+        failures={"feed": failed()},
+    )
+    after, effects = reduce(before, Heard(is_gap=True))
+    assert effects == (
+        Overtaken(GLOBAL_OWNER, frozenset({"feed"}), is_whole=True),
+        Overtaken(ALICE, frozenset({"me"}), is_whole=True),
+    )
+    assert {owner: dict(part.flights.items()) for owner, part in after.partitions.items()} == {
+        GLOBAL_OWNER: {"feed": (1,)},
+        ALICE: {"me": (3,)},
+    }
+    assert not any(len(part.entries) or len(part.failures) for part in after.partitions.values())
+    _, saved = reduce(after, FetchSucceeded(1, "new", NOW))
+    assert isinstance(saved[0], Save)
+    loaded, _ = reduce(after, Loaded(2, NOW, entry("old", at=NOW)))
+    assert all("other" not in part.entries for part in loaded.partitions.values())
+
+
 def test_news_of_what_is_not_here_changes_nothing() -> None:
     before = state(entries={"feed": entry()})
     expect(before, Heard(ALICE, "me"), before)

@@ -133,12 +133,17 @@ class TestContract(StoreContract):
 
     @pytest.fixture(autouse=True)
     def _in(self, tmp_path: Path) -> None:
-        self.path = tmp_path / "x.db"
+        self.folder = tmp_path
 
     def make_store(self) -> Store:
-        return SqliteStore(self.path, namespace=str(next(self.numbers)))
+        return SqliteStore(self.folder / f"{next(self.numbers)}.db")
 
     async def close_store(self, store: Store) -> None:
         assert isinstance(store, SqliteStore)
-        await store.clear()
         await store.aclose()
+        for path in list_of(self.folder):
+            path.unlink()
+
+
+def list_of(folder: Path) -> list[Path]:
+    return list(folder.iterdir())

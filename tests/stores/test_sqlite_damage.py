@@ -7,6 +7,7 @@ import logging
 import random
 import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -143,9 +144,8 @@ def test_st6_b42_a_damaged_file_is_moved_away_and_a_new_one_begins(
     ]
     assert len(moved) == 1
     assert caplog.text.count("a new one") >= 1
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    connection.close()
 
 
 def test_st6_no_bit_that_flips_makes_a_wrong_value(tmp_path: Path, whole: bytes) -> None:
@@ -228,10 +228,9 @@ def test_only_the_last_damaged_files_are_kept(tmp_path: Path) -> None:
 
 
 def with_rows(path: Path, act: Callable[[sqlite3.Connection], object]) -> None:
-    connection = sqlite3.connect(path)
-    act(connection)
-    connection.commit()
-    connection.close()
+    with closing(sqlite3.connect(path)) as connection:
+        act(connection)
+        connection.commit()
 
 
 def test_st7_every_bit_of_a_record_is_looked_at(tmp_path: Path) -> None:

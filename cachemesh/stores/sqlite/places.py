@@ -7,6 +7,7 @@ the same, the envelope says which of them it is of, and the other one misses.
 from __future__ import annotations
 
 from hashlib import blake2b
+from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cachemesh.stores.names import encoded, joined, owner_name
@@ -18,9 +19,12 @@ PlaceNumber: TypeAlias = tuple[int, int]
 
 MOST_OWNERS: Final = 4_096
 
+as_number: Final = Struct("<q").unpack
+
 
 def number_of(name: bytes) -> int:
-    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little", signed=True)
+    number: int = as_number(blake2b(name, digest_size=8).digest())[0]
+    return number
 
 
 class Places:
@@ -35,8 +39,7 @@ class Places:
         number = self._owners.get(owner)
         if number is None:
             number = self.owner(owner)
-        digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return number, int.from_bytes(digest, "little", signed=True)
+        return number, as_number(blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest())[0]
 
     def owner(self, owner: Owner) -> int:
         number = self._owners.get(owner)

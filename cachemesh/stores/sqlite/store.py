@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 import sqlite3
@@ -21,6 +20,7 @@ from cachemesh.stores.sqlite.lease import Claiming, Held
 from cachemesh.stores.sqlite.settings import Settings
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from pathlib import Path
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cachemesh.stores.envelope import Cipher
     from cachemesh.stores.report import Finding, StoreStats
     from cachemesh.stores.sqlite.file import Connect
+    from cachemesh.stores.sqlite.worker import Worker
 
 T = TypeVar("T")
 
@@ -103,7 +104,7 @@ class SqliteStore:
         )
         self._engine = Engine(settings, cipher, clock, sqlite3.connect if connect is None else connect)
         self._lanes = new_lanes(self._engine)
-        self._pid = os.getpid()
+        self._pid = self._engine.pid
         self._finalizer = weakref.finalize(self, let_go, self._engine, self._lanes)
         self._finalizer.atexit = False
         watch_over(self._engine)
@@ -259,9 +260,12 @@ class SqliteStore:
                 worker.let_go(lambda: answer(None, None))
         if worker is not None:
             await ended
-        await asyncio.to_thread(self._joined)
+        await asyncio.to_thread(self._join, worker)
 
-    def _joined(self) -> None:
+    def _join(self, worker: Worker | None) -> None:
+        """Wait until the threads have ended, unless others use the store meanwhile."""
+        if worker is not None and self._engine.worker is not worker:
+            worker.thread.join(JOIN_S)
         for lane in self._lanes:
             lane.join(JOIN_S)
         with self._engine.io:
@@ -323,13 +327,13 @@ class SqliteStore:
         return await future
 
     def _lane(self) -> Lane:
-        if os.getpid() != self._pid:
+        if self._engine.pid != self._pid:
             self._forked()
         return self._lanes[0]
 
     async def _chore(self, chore: Callable[[], T]) -> T:
         """What takes longer, and is not to hold up reads."""
-        if os.getpid() != self._pid:
+        if self._engine.pid != self._pid:
             self._forked()
         answer: T = await self._lanes[1].ask(chore)
         return answer
@@ -337,7 +341,7 @@ class SqliteStore:
     def _forked(self) -> None:
         """We are a child: the threads are the parent's."""
         self._lanes[:] = new_lanes(self._engine)
-        self._pid = os.getpid()
+        self._pid = self._engine.pid
 
 
 class Handover:
