@@ -8,15 +8,19 @@ the packages of another one.
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import click
 
 
@@ -53,15 +57,49 @@ ALL: Final = Part("", "demo", ("click", "rich"), "")
 USAGE_ERROR: Final = 2
 
 
-def main() -> None:
-    """Run the command line; without its packages, say in one line what to install."""
-    asked = next((each for each in sys.argv[1:] if not each.startswith("-")), "")
+INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it.
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; without its packages, say in one line what to install. SystemExit with the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    asked = next((each for each in given if not each.startswith("-")), "")
     part = COMMANDS.get(asked, ALL)
     if part.missing:
         sys.stderr.write(f"cachemesh: {part.advice}\n")
         sys.exit(USAGE_ERROR)
+    sys.exit(carried_out(given))
 
-    command_line()(prog_name="cachemesh")
+
+def carried_out(arguments: Sequence[str]) -> int:
+    """The exit code. Errors are told as click does, but without the URLs among the arguments: they have passwords."""
+    import click  # noqa: PLC0415  only after `main` has seen that it is there
+
+    try:
+        code = command_line().main(list(arguments), prog_name="cachemesh", standalone_mode=False)
+    except click.ClickException as error:
+        told = io.StringIO()
+        error.show(file=told)
+        click.echo(harmless(told.getvalue(), arguments), err=True, nl=False)
+        return error.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    return code if isinstance(code, int) else 0
+
+
+def harmless(text: str, arguments: Sequence[str]) -> str:
+    r"""`text` for a terminal, without what follows :// in an argument.
+
+    >>> print(harmless("no command 'redis://:secret@host' \x1b[2J", ["redis://:secret@host"]))
+    no command 'redis://...' \x1b[2J
+    """
+    for argument in arguments:
+        for url in re.findall(r"://(.+)", argument, re.DOTALL):
+            for form in (url, repr(url)[1:-1]):
+                text = text.replace(f"://{form}", "://...")
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def command_line() -> click.Group:

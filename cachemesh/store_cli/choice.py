@@ -24,30 +24,20 @@ class Choice(Struct, frozen=True):
 
     scope: CacheScope | None = None
     user: str | None = None
-    key: str | None = None
     prefix: str | None = None
-    tag: str | None = None
 
     def takes(self, entry: StoredEntry) -> bool:
-        return (
-            self.takes_owner(entry.owner)
-            and (self.key is None or entry.key == self.key)
-            and (self.prefix is None or entry.key.startswith(self.prefix))
-            and (self.tag is None or self.tag in entry.tags)
-        )
+        return self.takes_owner(entry.owner) and (self.prefix is None or entry.key.startswith(self.prefix))
 
     def takes_owner(self, owner: Owner) -> bool:
         return (self.scope is None or owner[0] is self.scope) and (self.user is None or owner[1] == self.user)
 
-    def owners(self, found: Iterable[Owner]) -> set[Owner]:
-        """Those that are meant: of `found`, and beside them those that can be named."""
-        owners = {owner for owner in found if self.takes_owner(owner)}
+    def owners(self, found: Iterable[Owner] = ()) -> set[Owner]:
+        """Those that are meant: of `found`, and beside them those that can be named; the global one if none is said."""
         if self.user is not None:
-            owners |= {(scope, self.user) for scope in (CacheScope.USER, CacheScope.SESSION)}
-        elif self.scope is not None and self.scope is not CacheScope.USER:
-            owners.add(GLOBAL_OWNER if self.scope is CacheScope.GLOBAL else (self.scope, None))
-        return {owner for owner in owners if self.takes_owner(owner)}
-
-
-def is_expired(entry: StoredEntry, now: float) -> bool:
-    return entry.expires_at is not None and entry.expires_at <= now
+            named: set[Owner] = {(CacheScope.USER, self.user), (CacheScope.SESSION, self.user)}
+        elif self.scope is CacheScope.SESSION:
+            named = {(CacheScope.SESSION, None)}
+        else:
+            named = {GLOBAL_OWNER} if self.scope is not CacheScope.USER else set()
+        return {owner for owner in named.union(found) if self.takes_owner(owner)}

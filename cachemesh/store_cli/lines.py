@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
+from itertools import count
 from math import isfinite
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -34,6 +35,9 @@ FUTURE_S: Final = 60.0
 
 LONGEST_S: Final = 100 * 366 * 86_400.0
 MOST_VERSION: Final = 2**31
+
+LONGEST_HEADER: Final = 65_536
+TOO_DEEP: Final = "nested too deeply"
 
 BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 
@@ -115,18 +119,19 @@ def line_of(entry: StoredEntry) -> bytes:
 
 def entry_of(line: bytes, now: float) -> StoredEntry:
     """The entry on a line. `NoEntryError` where there is none."""
-    if _depth(line) > DEEPEST:
-        msg = "nested too deeply"
-        raise NoEntryError(msg)
     try:
         line.decode("utf-8")
         read = decode_line(line)
         owner = _owner(read)
         key, schema, tags = text_of(read.key), text_of(read.schema), tuple(map(text_of, read.tags))
         payload = _payload(read)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise NoEntryError(TOO_DEEP) from None
+    except ValueError:
         msg = "no entry"
         raise NoEntryError(msg) from None
+    if _is_deeper(payload, DEEPEST):
+        raise NoEntryError(TOO_DEEP)
     if len(tags) > MOST_TAGS:
         msg = "too many tags"
         raise NoEntryError(msg)
@@ -162,22 +167,28 @@ def entry_of(line: bytes, now: float) -> StoredEntry:
     )
 
 
-def lines(file: BinaryIO, longest: int) -> Iterator[bytes | None]:
-    """The lines of `file`; None for one of more than `longest` bytes, which is never held whole."""
-    while line := file.readline(longest + 1):
+def lines(file: BinaryIO, longest: int, first: int = 1) -> Iterator[tuple[int, bytes | None]]:
+    """The lines of `file` that are not empty, with their numbers, from `first` on.
+
+    None in the place of one of more than `longest` bytes, which is never held whole.
+    """
+    for number in count(first):
+        line = file.readline(longest + 1)
+        if not line:
+            return
         if len(line) <= longest or line.endswith(b"\n"):
             if line.strip():
-                yield line
+                yield number, line
             continue
         while line and not line.endswith(b"\n"):
             line = file.readline(longest)
-        yield None
+        yield number, None
 
 
 def read_header(file: BinaryIO, longest: int) -> Header:
     """The header at the beginning of `file`. `NoExportError` where there is none that we know."""
     try:
-        header = decode_header(next(lines(file, longest), None) or b"")
+        header = decode_header(file.readline(min(longest, LONGEST_HEADER)))
     except (ValueError, RecursionError):
         msg = "no export of cachemesh"
         raise NoExportError(msg) from None
@@ -202,16 +213,18 @@ def _payload(read: Line) -> bytes:
     if isinstance(read.value_base64, str) and read.value is UNSET:
         return b64decode(read.value_base64, validate=True)
     if isinstance(read.value, msgspec.Raw) and read.value_base64 is UNSET:
-        payload = bytes(read.value)
-        msgspec.json.decode(payload)
-        return payload
+        return bytes(read.value)  # It was read as JSON with the line.
     msg = "not one value"
     raise ValueError(msg)
 
 
-def _depth(line: bytes) -> int:
-    depth = deepest = 0
-    for found in BRACKETS.finditer(line):
+def _is_deeper(payload: bytes, bound: int) -> bool:
+    """Whether what looks like JSON is nested deeper than `bound`."""
+    if payload.count(b"[") + payload.count(b"{") <= bound:
+        return False
+    depth = 0
+    for found in BRACKETS.finditer(payload):
         depth += (found[1] is not None) - (found[2] is not None)
-        deepest = max(deepest, depth)
-    return deepest
+        if depth > bound:
+            return True
+    return False

@@ -1,7 +1,13 @@
-"""Opening what `PATH-or-URL` names. Looking makes no file, moves none away, and removes nothing from one."""
+"""Opening what `PATH-or-URL` names. Looking makes no store, and moves no damaged file away.
+
+It has no key of a store that is encrypted: see `NoKey`. What a `SqliteStore`
+does to a file that it has opened (the lock beside it, the sweep of what is
+over) it does here as well.
+"""
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -12,23 +18,25 @@ import click
 
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.store_cli.shown import shown
+from cachemesh.stores.envelope import NoKey
 from cachemesh.stores.report import Finding, Level
 from cachemesh.stores.sqlite import SqliteStore
 from cachemesh.stores.sqlite.errors import DamagedFileError, SqliteStoreError, UnavailableError, is_damage
 from cachemesh.stores.sqlite.errors import shown as kind_of
-from cachemesh.stores.sqlite.schema import APPLICATION_ID, TABLES, VERSION
+from cachemesh.stores.sqlite.schema import APPLICATION_ID, TABLES, VERSION, meta_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from cachemesh.stores.envelope import Cipher
     from cachemesh.stores.report import BrowsableStore
 
 TIMEOUT_S: Final = 5.0
 MAX_AGE_S: Final = 30 * 86_400.0
 """What is imported without windows is kept for so long, as by the stores themselves."""
 
-TROUBLE: Final = (OSError, RuntimeError, ValueError, SqliteStoreError, sqlite3.Error)
+LONGEST_PATH: Final = 500
+
+TROUBLE: Final = (OSError, RuntimeError, SqliteStoreError, sqlite3.Error)
 """What a store raises that cannot be used. The texts of our own quote nothing; of others, only the kind is told."""
 
 
@@ -48,34 +56,34 @@ class DamagedStore(CannotOpen):
 
 @asynccontextmanager
 async def opened(
-    target: str, namespace: str, *, cipher: Cipher | None = None, makes: bool = False, bears: bool = False
+    target: str, namespace: str, *, makes: bool = False, examines: bool = False
 ) -> AsyncIterator[BrowsableStore]:
     """The store at `target`, closed in the end. `CannotOpen` where it cannot be used.
 
-    `makes`: a file that is not there is made. `bears`: a file that turns out not
-    to be usable is what the command itself speaks of.
+    `makes`: a file that is not there is made. `examines`: the whole file is
+    looked at first, so that damage is found before a `SqliteStore` moves it away.
     """
     if "://" in target:
-        async with _server(target, namespace, cipher) as store:
+        async with _server(target, namespace) as store:
             yield store
     else:
         problems: list[Exception] = []
-        async with _file(target, namespace, cipher, problems, makes=makes) as file:
+        async with _file(target, namespace, problems, makes=makes, examines=examines) as file:
             yield file
-        if problems and not bears:
-            msg = f"{shown(target)}: {problems[0]}"
+        if problems:
+            msg = f"{shown(target, LONGEST_PATH)}: {problems[0]}"
             raise CannotOpen(msg)
 
 
 @asynccontextmanager
-async def _server(url: str, namespace: str, cipher: Cipher | None) -> AsyncIterator[BrowsableStore]:
+async def _server(url: str, namespace: str) -> AsyncIterator[BrowsableStore]:
     try:
         from cachemesh.stores.redis import RedisStore  # noqa: PLC0415 (an extra of its own)
     except ModuleNotFoundError:
         msg = "redis not found; run: pip install 'cachemesh[redis]'"
         raise CannotOpen(msg) from None
     try:
-        store = RedisStore(url, namespace=namespace, timeout=TIMEOUT_S, max_age=MAX_AGE_S, cipher=cipher)
+        store = RedisStore(url, namespace=namespace, timeout=TIMEOUT_S, max_age=MAX_AGE_S, cipher=NoKey())
     except ValueError as error:
         # Its text names the schemes, and has nothing of the URL.
         raise CannotOpen(str(error)) from None
@@ -92,26 +100,18 @@ async def _server(url: str, namespace: str, cipher: Cipher | None) -> AsyncItera
 
 @asynccontextmanager
 async def _file(
-    target: str, namespace: str, cipher: Cipher | None, problems: list[Exception], *, makes: bool
+    target: str, namespace: str, problems: list[Exception], *, makes: bool, examines: bool
 ) -> AsyncIterator[BrowsableStore]:
     path = Path(target)
-    name = shown(target)
-    try:
-        is_there = path.exists()
-        if is_there and not path.is_file():
-            msg = f"{name} is no file"
-            raise CannotOpen(msg)
-    except (OSError, ValueError):
-        msg = f"{name} cannot be looked at"
-        raise CannotOpen(msg) from None
-    if is_there:
-        _look(path, name)
+    name = shown(target, LONGEST_PATH)
+    if _is_file(path, name):
+        _look(path, name, examines=examines)
     elif not makes:
         msg = f"there is no file {name}"
         raise CannotOpen(msg)
     try:
         store = SqliteStore(
-            path, namespace=namespace, max_entries=None, max_bytes=None, max_age=MAX_AGE_S, cipher=cipher
+            path, namespace=namespace, max_entries=None, max_bytes=None, max_age=MAX_AGE_S, cipher=NoKey()
         )
     except ValueError:
         msg = f"{name} cannot be the path of a store"
@@ -129,29 +129,54 @@ async def _file(
         await store.aclose()
 
 
-def _look(path: Path, name: str) -> None:
-    """Whether the file is a store of ours, and whole as far as can be seen at once; before a `SqliteStore` mends it."""
+def _is_file(path: Path, name: str) -> bool:
+    """False where nothing is."""
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path.absolute()), errors='surrogateescape')}?mode=ro", uri=True)
-        with closing(connection):
+        if path.is_file():
+            return True
+        is_there = path.exists()
+    except (OSError, ValueError):
+        msg = f"{name} cannot be looked at"
+        raise CannotOpen(msg) from None
+    if is_there:
+        msg = f"{name} is no file"
+        raise CannotOpen(msg)
+    return False
+
+
+def _look(path: Path, name: str, *, examines: bool) -> None:
+    """Whether the file is a store of ours, and whole as far as can be seen at once; before a `SqliteStore` mends it.
+
+    Without a journal the file is all there is: then SQLite is told that nobody
+    changes it meanwhile, and puts nothing beside it.
+    """
+    has_journal = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
+    mode = "mode=ro" if has_journal else "mode=ro&immutable=1"
+    try:
+        uri = f"file:{quote(os.fsencode(path.absolute()))}?{mode}"
+        with closing(sqlite3.connect(uri, uri=True, timeout=TIMEOUT_S)) as connection:
             (application_id,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if application_id != APPLICATION_ID:
+                msg = f"{name} is no store of cachemesh"
+                raise CannotOpen(msg)
+            if version != VERSION:
+                msg = f"{name} is a store of version {version}; this cachemesh reads {VERSION}"
+                raise CannotOpen(msg)
             tables = connection.execute(
                 "SELECT sql FROM sqlite_master"
                 " WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite!_%' ESCAPE '!' ORDER BY rowid"
             ).fetchall()
-    except (sqlite3.Error, ValueError) as error:
+            if [sql for (sql,) in tables] != list(TABLES):
+                msg = f"{name} is a damaged store: its tables are not as they were made"
+                raise DamagedStore(msg)
+            meta_of(connection.execute("SELECT last_mark, state FROM meta WHERE id = 1").fetchone())
+            if examines and connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                msg = f"{name} is a damaged store: SQLite finds it so"
+                raise DamagedStore(msg)
+    except (sqlite3.Error, SqliteStoreError, ValueError) as error:
         if is_damage(error):
             msg = f"{name} is no store, or a damaged one ({kind_of(error)})"
             raise DamagedStore(msg) from None
         msg = f"{name} cannot be read ({kind_of(error)})"
         raise CannotOpen(msg) from None
-    if application_id != APPLICATION_ID:
-        msg = f"{name} is no store of cachemesh"
-        raise CannotOpen(msg)
-    if version != VERSION:
-        msg = f"{name} is a store of version {version}; this cachemesh reads {VERSION}"
-        raise CannotOpen(msg)
-    if [sql for (sql,) in tables] != list(TABLES):
-        msg = f"{name} is a damaged store: its tables are not as they were made"
-        raise DamagedStore(msg)

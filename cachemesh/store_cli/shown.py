@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
+from cachemesh.core.scopes import CacheScope
 from cachemesh.shell.logging import PrivateKey
 from cachemesh.stores.names import decoded, encoded
 
@@ -27,6 +28,9 @@ WIDEST: Final = 60
 
 RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI"})
 """Classes of characters (Unicode Standard Annex 9) that move what stands around them."""
+
+check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
+"""Reads, and builds nothing: ValueError or RecursionError where it is no JSON. UTF-8 it does not look at."""
 
 NOT_PLAIN: Final = re.compile(r"[^ -\[\]-~]")
 
@@ -64,14 +68,23 @@ def shown_json(payload: bytes) -> str | None:
     """
     if not is_json(payload):
         return None
-    return re.sub(r"[^\n -~]", _escape_json, msgspec.json.format(payload, indent=2).decode("utf-8", "replace"))
+    return escaped_json(msgspec.json.format(payload, indent=2)).decode("utf-8")
+
+
+def escaped_json(text: bytes) -> bytes:
+    """JSON, and still JSON, with what a terminal would act upon as escapes."""
+    return re.sub(r"[^\n -~]", _escape_json, text.decode("utf-8")).encode("utf-8")
 
 
 def _escape_json(found: re.Match[str]) -> str:
     char = found[0]
     if char.isprintable() and unicodedata.bidirectional(char) not in RIGHT_TO_LEFT:
         return char
-    units = char.encode("utf-16-be")
+    return _escape_unit(found)
+
+
+def _escape_unit(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
@@ -79,7 +92,7 @@ def is_json(payload: bytes) -> bool:
     """Whether every parser would take it."""
     try:
         payload.decode("utf-8")
-        msgspec.json.decode(payload)
+        check_json(payload)
     except (ValueError, RecursionError):
         return False
     return True
@@ -115,19 +128,23 @@ def text_of(value: Text) -> str:
     return decoded(b64decode(value["base64"], validate=True))
 
 
-def known_key(owner: Owner, key: str, *, clear: bool) -> str:
-    """`key` as it may be read: a user's as a hash, another one in each process, unless `clear`."""
-    return key if clear or owner[1] is None else str(PrivateKey(key))
+def is_private(owner: Owner) -> bool:
+    """Whether keys, tags and users are shown as hashes, other ones in each process, unless somebody asks for them."""
+    return owner[0] is not CacheScope.GLOBAL
 
 
-def known_user(owner: Owner, *, clear: bool) -> str | None:
-    """The id of the user likewise."""
-    user = owner[1]
-    return user if clear or user is None else str(PrivateKey(user))
+def hashed(text: str) -> str:
+    return str(PrivateKey(text))
+
+
+def ascii_json(document: object) -> str:
+    """`document` as JSON on one line that a terminal can do nothing with but show."""
+    return re.sub(r"[^ -~]", _escape_unit, msgspec.json.encode(document).decode("utf-8"))
 
 
 def shown_size(size: int) -> str:
-    """
+    """Bytes in a unit that fits.
+
     >>> shown_size(900), shown_size(20_000), shown_size(3 * 2**20)
     ('900 B', '19.5 KiB', '3.0 MiB')
     """
@@ -140,7 +157,8 @@ def shown_size(size: int) -> str:
 
 
 def shown_duration(seconds: float) -> str:
-    """
+    """Seconds in a unit that fits.
+
     >>> shown_duration(0.25), shown_duration(90), shown_duration(-7200), shown_duration(1e6)
     ('0.2 s', '1.5 min', '-2.0 h', '11.6 d')
     """
