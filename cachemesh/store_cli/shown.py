@@ -21,7 +21,7 @@ from cachemesh.stores.names import decoded, encoded
 if TYPE_CHECKING:
     from cachemesh.core.scopes import Owner
 
-Text: TypeAlias = "str | dict[str, str]"
+Text: TypeAlias = str | dict[str, str]
 
 WIDEST: Final = 60
 """Characters of a key in a table, escapes and all."""
