@@ -2,7 +2,7 @@
 
 It has no key of a store that is encrypted: see `NoKey`. What a `SqliteStore`
 does to a file that it has opened (the lock beside it, the sweep of what is
-over) it does here as well.
+over, the removal of a damaged record that was read) it does here as well.
 """
 
 from __future__ import annotations

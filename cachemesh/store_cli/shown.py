@@ -106,7 +106,7 @@ def value_of(payload: bytes) -> tuple[str, Any]:
 
 
 def plain(text: str) -> Text:
-    """`text` for JSON.
+    r"""`text` for JSON.
 
     >>> plain("ada"), plain("\ud800")
     ('ada', {'base64': '7aCA'})

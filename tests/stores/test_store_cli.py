@@ -766,6 +766,20 @@ def test_export_leaves_out_what_is_of_users(place: Place, run: Callable[..., Don
 
 
 @pytest.mark.usefixtures("some")
+def test_an_export_to_a_terminal_is_harmless_and_the_same(
+    place: Place, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(place, entry(HOSTILE[5], Encoded(json.dumps(HOSTILE[5], ensure_ascii=False).encode())))
+    plain = run("export", place.target)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+
+    done = run("export", place.target)
+
+    assert "\x9b" in plain.out
+    is_harmless(done.out)
+    assert done.lines[1] == plain.lines[1]
+
+
 def test_export_replaces_a_file_only_if_it_is_told_to(place: Place, run: Callable[..., Done], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine")
@@ -1114,6 +1128,16 @@ def test_a_pipe_that_is_closed_early_is_no_trouble(place: Place, words: list[str
         assert process.wait(60) == 141
 
     assert told == b""
+
+
+def test_who_interrupts_it_gets_130(place: Place, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(place.make()), "scan", interrupted)
+    fill(place, entry("k"))
+
+    assert run("ls", place.target).code == 130
 
 
 @pytest.mark.parametrize("missing", ["rich", "click"])
