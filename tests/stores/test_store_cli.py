@@ -765,7 +765,6 @@ def test_export_leaves_out_what_is_of_users(place: Place, run: Callable[..., Don
     assert {line["key"] for line in run("export", "--prefix", "a", place.target).lines[1:]} == {"a", "ab"}
 
 
-@pytest.mark.usefixtures("some")
 def test_an_export_to_a_terminal_is_harmless_and_the_same(
     place: Place, run: Callable[..., Done], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -780,6 +779,7 @@ def test_an_export_to_a_terminal_is_harmless_and_the_same(
     assert done.lines[1] == plain.lines[1]
 
 
+@pytest.mark.usefixtures("some")
 def test_export_replaces_a_file_only_if_it_is_told_to(place: Place, run: Callable[..., Done], tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("mine")
