@@ -930,12 +930,13 @@ def test_a_snapshot_is_of_one_instant(sync_face: Face) -> None:
             number += 1
             cache.put("first", number)
             cache.put("second", number)
+            time.sleep(0)  # Who only ever lets go of a lock to take it again leaves it to nobody.
 
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     writer = threading.Thread(target=write)
     writer.start()
-    seen = set()
+    seen: set[int] = set()
     deadline = time.monotonic() + PATIENCE_S
     try:
         while len(seen) < 50 and time.monotonic() < deadline:
