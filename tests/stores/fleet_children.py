@@ -1,12 +1,9 @@
-"""A fleet in tests: real processes with a cache each, `Cache` and `SyncCache` by turns, over one store.
+"""What the processes of a fleet do in tests: one cache each, `Cache` and `SyncCache` by turns, over one store.
 
-    with Fleet(8, folder) as fleet:
-        answers = fleet.all("mix", store=server.url, requests=1_000)
-
-`python -m tests.stores.fleet_children NUMBER FOLDER` is one of them: it reads
-what to do as lines of JSON, and answers a line each. The origin that they all
-ask is a file in shared memory. It knows when each version of each value
-came, and counts who fetched it.
+`python -m tests.stores.fleet_children NUMBER ORIGIN` is one of them. It reads
+what it is to do from lines of JSON, and answers a line each. The origin that they
+all ask is a file that they map. It knows when each version of each value came,
+and counts who fetched it. Their parent is in `fleet.py`.
 """
 
 from __future__ import annotations
@@ -17,16 +14,15 @@ import json
 import mmap
 import os
 import random
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, field, to_builtins
 from returns.result import Failure, Result, Success
@@ -37,9 +33,6 @@ from cachemesh.stores.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
-    from types import TracebackType
-
-ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 USERS: Final = 200
 GLOBALS: Final = 40
@@ -125,8 +118,20 @@ class Origin:
             return 0.0
         return max(0.0, at - self._came_at[number * VERSIONS + version + 1])
 
-    def fetches(self, number: int, version: int) -> int:
-        return self._fetches[number * VERSIONS + version]
+    def fetches(self, place: Place) -> list[int]:
+        """How often each version of a value has been fetched."""
+        first = place.number * VERSIONS
+        return self._fetches[first : first + self._newest[place.number] + 1].tolist()
+
+    def forget(self) -> None:
+        """Begin anew. Nobody may be asking."""
+        for number in range(PLACES):
+            first = number * VERSIONS
+            for version in range(self._newest[number] + 1):
+                self._fetches[first + version] = 0
+            self._newest[number] = 0
+        for counter in range(len(self.counters)):
+            self.counters[counter] = 0
 
     def add(self, counter: int, how_many: int = 1) -> int:
         with self._locked():
@@ -288,7 +293,9 @@ async def mix(member: Member, *, store: str, requests: int, seed: int = 0) -> Ta
     tally = member.tally = Tally()
     cache = member.new_cache(store)
     workers = [
-        worked(member, cache, random.Random(f"{seed}.{member.number}.{each}"), -(-requests // WORKERS), switches=not each)
+        worked(
+            member, cache, random.Random(f"{seed}.{member.number}.{each}"), -(-requests // WORKERS), switches=not each
+        )
         for each in range(WORKERS)
     ]
     await member.together(workers)
@@ -367,12 +374,19 @@ async def asked(member: Member, cache: Any, place: Place, options: dict[str, Any
     member.tally.add(member.origin, place, answer, asked_at)
 
 
+def some_places(how_many: int) -> list[Place]:
+    """A user's and everybody's by turns, as long as there are any of these."""
+    return [
+        Place(None, f"told:{each // 2}") if each % 2 and each < 2 * GLOBALS else Place(f"user{each}", "told:0")
+        for each in range(how_many)
+    ]
+
+
 async def generations(member: Member, *, store: str, processes: int, rounds: int, keys: int) -> Tally:
     """All ask for all keys, again and again; between, one of them changes and invalidates them, in one way or another."""
     tally = member.tally = Tally()
     cache = member.new_cache(store)
-    places = [Place(None if each % 2 else f"user{each}", f"told:{each % KEYS}") for each in range(keys)]
-    places = list(dict.fromkeys(places))
+    places = some_places(keys)
 
     async def ask(place: Place) -> None:
         options = {"scope": place.scope, "ttl": 3_600, "tags": ("all",)}
@@ -415,10 +429,9 @@ async def fetch_rounds(member: Member, *, store: str, processes: int, rounds: in
     """In each round all processes ask for one key at the same time."""
     tally = member.tally = Tally()
     cache = member.new_cache(store, lease=lease)
-    for number in range(rounds):
-        place = Place(f"user{number % USERS}", f"told:{number // USERS}")
+    for place in some_places(rounds):
         await member.meet(processes)
-        view = cache.for_user(place.user)
+        view = cache.for_user(place.user or "user0")
         await asked(member, view, place, {"scope": place.scope, "ttl": 3_600})
     await member.close(cache)
     return tally
@@ -512,78 +525,6 @@ def main(number: str, origin: str) -> None:
         asked_for = json.loads(line)
         acting: Any = ROLES[asked_for.pop("role")](member, **asked_for)
         tell(to_builtins(asyncio.run(acting) if member.is_async else driven(acting)))
-
-
-# Their parent
-
-
-class Process:
-    """One of them, as its parent has it."""
-
-    def __init__(self, number: int, origin: Path) -> None:
-        command = [sys.executable, "-m", "tests.stores.fleet_children", str(number), str(origin)]
-        pipe = subprocess.PIPE
-        self.popen = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # noqa: S603 (our own program)
-
-    def begin(self, role: str, **options: Any) -> None:
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(json.dumps({"role": role, **options}) + "\n")
-        self.popen.stdin.flush()
-
-    def answer(self) -> Any:
-        assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
-        line = self.popen.stdout.readline()
-        assert line, self.popen.stderr.read()
-        return json.loads(line)
-
-    def end(self) -> str:
-        """Let it come to its end; what it has said on stderr."""
-        try:
-            _, err = self.popen.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "it does not end"
-        return err + (f"ended with {self.popen.returncode}" if self.popen.returncode else "")
-
-    def kill(self) -> None:
-        self.popen.kill()
-        with suppress(ValueError):  # Its input is closed already.
-            self.popen.communicate()
-
-
-class Fleet:
-    """Processes that do what they are told, and one origin for each thing that they are told. A word on stderr fails."""
-
-    def __init__(self, size: int, folder: Path) -> None:
-        self.path = folder / "origin"
-        self.origin = Origin(self.path)
-        self.processes = [Process(number, self.path) for number in range(size)]
-
-    def begin(self, role: str, **options: Any) -> None:
-        for process in self.processes:
-            process.begin(role, **options)
-
-    def answers(self) -> list[Any]:
-        return [process.answer() for process in self.processes]
-
-    def all(self, role: str, **options: Any) -> list[Any]:
-        """What each of them answers."""
-        self.begin(role, **options)
-        return self.answers()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is not None:
-            for process in self.processes:
-                process.kill()
-            return
-        said = [process.end() for process in self.processes]
-        assert said == [""] * len(said)
 
 
 if __name__ == "__main__":
