@@ -28,8 +28,11 @@ class Process:
 
     def __init__(self, number: int, origin: Path) -> None:
         command = [sys.executable, "-m", "tests.stores.fleet_children", str(number), str(origin)]
-        pipe = subprocess.PIPE
-        self.popen = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True)  # noqa: S603 (our own program)
+        self._stderr = origin.with_name(f"stderr-{number}")
+        with self._stderr.open("ab") as file:
+            self.popen = subprocess.Popen(  # noqa: S603 (our own program)
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file, text=True
+            )
 
     def begin(self, role: str, **options: Any) -> None:
         assert self.popen.stdin is not None
@@ -38,28 +41,30 @@ class Process:
 
     def answer(self) -> Any:
         assert self.popen.stdout is not None
-        assert self.popen.stderr is not None
         line = self.popen.stdout.readline()
-        assert line, self.popen.stderr.read()
+        assert line, self.said()
         return json.loads(line)
 
-    def end(self) -> str:
-        """Let it come to its end; what it has said on stderr."""
-        try:
-            _, err = self.popen.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            return "it does not end"
-        return err + (f"ended with {self.popen.returncode}" if self.popen.returncode else "")
+    def said(self) -> str:
+        """On stderr."""
+        return self._stderr.read_text(errors="replace")
+
+    def end(self) -> int | None:
+        """Let it come to its end. What it ended with; None if it did not."""
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.communicate(timeout=30)
+        code = self.popen.returncode
+        self.kill()
+        return code
 
     def kill(self) -> None:
-        self.popen.kill()
-        with suppress(ValueError):  # Its input is closed already.
+        if self.popen.returncode is None:
+            self.popen.kill()
             self.popen.communicate()
 
 
 class Fleet:
-    """Processes that do what they are told, and one origin for each thing that they are told. A word on stderr fails."""
+    """Processes that do what they are told, and the origin that they ask. A word on stderr fails."""
 
     def __init__(self, size: int, folder: Path) -> None:
         self.path = folder / "origin"
@@ -71,12 +76,21 @@ class Fleet:
             process.begin(role, **options)
 
     def answers(self) -> list[Any]:
-        return [process.answer() for process in self.processes]
+        try:
+            return [process.answer() for process in self.processes]
+        except BaseException:
+            self.kill()
+            sys.stderr.write("".join(process.said() for process in self.processes))
+            raise
 
     def all(self, role: str, **options: Any) -> list[Any]:
         """What each of them answers."""
         self.begin(role, **options)
         return self.answers()
+
+    def kill(self) -> None:
+        for process in self.processes:
+            process.kill()
 
     def __enter__(self) -> Self:
         return self
@@ -84,12 +98,11 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None:
-            for process in self.processes:
-                process.kill()
-            return
-        said = [process.end() for process in self.processes]
-        assert said == [""] * len(said)
+        ends = [process.end() for process in self.processes]
+        if error is None:
+            assert [(process.said(), code) for process, code in zip(self.processes, ends, strict=True)] == [
+                ("", 0)
+            ] * len(ends)
 
 
 # What must hold
@@ -122,7 +135,7 @@ def figures(seen: list[Any]) -> str:
     oldest = ", ".join(f"{kind} {max(each['oldest_s'][kind] for each in seen):.2f} s" for kind in kinds)
     failed = sum(sum(each["store_failures"].values()) for each in seen)
     foreign = sum(len(each["foreign"]) for each in seen)
-    return f"{requests} requests, {values} values, {foreign} foreign; oldest: {oldest}; {failed} failures of the store told"
+    return f"{requests} requests, {values} values, {foreign} foreign; oldest: {oldest}; {failed} store failures told"
 
 
 def one_fetch_a_generation(fleet: Fleet, store: str, rounds: int, keys: int) -> None:

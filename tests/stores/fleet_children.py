@@ -248,7 +248,7 @@ class Member:
         return await answer if self.is_async else answer
 
     async def pause(self, seconds: float) -> None:
-        await self.settled(asyncio.sleep(seconds) if self.is_async else time.sleep(seconds))
+        await self.settled((asyncio.sleep if self.is_async else time.sleep)(seconds))
 
     async def together(self, coroutines: list[Coroutine[Any, Any, Any]]) -> list[Any]:
         """What each answers, in tasks or threads of their own."""
@@ -326,46 +326,65 @@ async def worked(member: Member, cache: Any, chance: random.Random, requests: in
 
 
 async def request(member: Member, cache: Any, place: Place, chance: random.Random) -> None:
-    origin, tally, scope, kind = member.origin, member.tally, place.scope, kind_of(place.key)
-    tag = f"of {place.user}"
-    options: dict[str, Any] = {"scope": scope, "ttl": LIFETIMES[kind]}
+    """One of all that may be asked of a cache, for `place` and what is near it."""
+    kind = kind_of(place.key)
+    options: dict[str, Any] = {"scope": place.scope, "ttl": LIFETIMES[kind]}
     if kind == "told":
-        options["tags"] = (tag,)
-    match chance.randrange(100):
-        case number if number < 8 and kind == "told":
-            origin.change(place.number)
-            cache.invalidate(place.key, scope=scope)
-        case number if number < 10 and kind == "put":
-            value = value_of(place, origin.change(place.number))
-            tally.add(origin, place, cache.put(place.key, value, **options), time.monotonic())
-        case number if number < 10:
-            if kind == "ahead":
-                origin.change(place.number)
-            asked_at = time.monotonic()
-            answer = await member.settled(cache.refresh(place.key, member.fetcher(place), **options))
-            tally.add(origin, place, answer, asked_at)
-        case 10 | 11:
-            for number in range(GLOBALS if place.user is None else KEYS):
-                if kind_of(key_at(number)) == "told":
-                    origin.change(Place(place.user, key_at(number)).number)
-            answer = cache.invalidate_tag(tag, scope=scope)
-            if answer != Success(tag):
-                tally.strange.append(f"invalidate_tag: {answer!r}")
-        case 12:
-            cache.clear_scope(scope)
-        case 13 | 14 | 15 | 16 | 17 | 18:
-            keys = [key_at(each) for each in range(KEYS) if kind_of(key_at(each)) == kind]
-            asked_at = time.monotonic()
-            answers = await member.settled(cache.get_many(keys, member.many_fetcher(place.user), **options))
-            if list(answers) != keys:
-                tally.strange.append(f"get_many: {list(answers)}")
-            for key, each in answers.items():
-                tally.add(origin, Place(place.user, key), each, asked_at)
-        case 19 | 20 | 21:
-            behind = {"policy": CachePolicy.STALE_WHILE_REVALIDATE, "always_revalidate": True}
-            await asked(member, cache, place, options | behind)
-        case _:
-            await asked(member, cache, place, options)
+        options["tags"] = (tag_of(place),)
+    dice = chance.randrange(100)
+    if dice < 8:
+        await changed(member, cache, place, options)
+    elif dice < 10:
+        asked_at = time.monotonic()
+        answer = await member.settled(cache.refresh(place.key, member.fetcher(place), **options))
+        member.tally.add(member.origin, place, answer, asked_at)
+    elif dice < 12:
+        changed_together(member, cache, place)
+    elif dice < 13:
+        cache.clear_scope(place.scope)
+    elif dice < 19:
+        await asked_together(member, cache, place, options)
+    elif dice < 22:
+        behind = {"policy": CachePolicy.STALE_WHILE_REVALIDATE, "always_revalidate": True}
+        await asked(member, cache, place, options | behind)
+    else:
+        await asked(member, cache, place, options)
+
+
+def tag_of(place: Place) -> str:
+    return f"of {place.user}"
+
+
+async def changed(member: Member, cache: Any, place: Place, options: dict[str, Any]) -> None:
+    """A new version at the origin, and what is done about it for a value of this kind."""
+    version = member.origin.change(place.number)
+    match kind_of(place.key):
+        case "told":
+            cache.invalidate(place.key, scope=place.scope)
+        case "put":
+            answer = cache.put(place.key, value_of(place, version), **options)
+            member.tally.add(member.origin, place, answer, time.monotonic())
+
+
+def changed_together(member: Member, cache: Any, place: Place) -> None:
+    """All that is invalidated when it changes, of one owner."""
+    for number in range(GLOBALS if place.user is None else KEYS):
+        if kind_of(key_at(number)) == "told":
+            member.origin.change(Place(place.user, key_at(number)).number)
+    answer = cache.invalidate_tag(tag_of(place), scope=place.scope)
+    if answer != Success(tag_of(place)):
+        member.tally.strange.append(f"invalidate_tag: {answer!r}")
+
+
+async def asked_together(member: Member, cache: Any, place: Place, options: dict[str, Any]) -> None:
+    """All of the same kind and owner."""
+    keys = [key_at(each) for each in range(KEYS) if kind_of(key_at(each)) == kind_of(place.key)]
+    asked_at = time.monotonic()
+    answers = await member.settled(cache.get_many(keys, member.many_fetcher(place.user), **options))
+    if list(answers) != keys:
+        member.tally.strange.append(f"get_many: {list(answers)}")
+    for key, answer in answers.items():
+        member.tally.add(member.origin, Place(place.user, key), answer, asked_at)
 
 
 async def asked(member: Member, cache: Any, place: Place, options: dict[str, Any]) -> None:
@@ -383,16 +402,16 @@ def some_places(how_many: int) -> list[Place]:
 
 
 async def generations(member: Member, *, store: str, processes: int, rounds: int, keys: int) -> Tally:
-    """All ask for all keys, again and again; between, one of them changes and invalidates them, in one way or another."""
+    """All ask for all keys, again and again; between, one of them changes and invalidates them in one of three ways."""
     tally = member.tally = Tally()
     cache = member.new_cache(store)
     places = some_places(keys)
 
     async def ask(place: Place) -> None:
-        options = {"scope": place.scope, "ttl": 3_600, "tags": ("all",)}
-        view = cache.for_user(place.user or "user0")
-        await asked(member, view, place, options)
-        member.tally.requests += 1
+        await asked(
+            member, cache.for_user(place.user or "user0"), place, {"scope": place.scope, "ttl": 3_600, "tags": ("all",)}
+        )
+        tally.requests += 1
 
     for number in range(rounds):
         await member.meet(processes)
@@ -403,26 +422,37 @@ async def generations(member: Member, *, store: str, processes: int, rounds: int
         await member.settled(cache.flush())
         await member.meet(processes)
         if member.number == number % processes:
-            for place in places:
-                member.origin.change(place.number)
-            if number % 3 == 0:
-                cache.invalidate_tag("all")
-            for place in places:
-                view = cache.for_user(place.user or "user0")
-                if number % 3 == 1:
-                    view.invalidate(place.key, scope=place.scope)
-                elif number % 3 == 2:  # noqa: PLR2004 (of three)
-                    view.clear_scope(place.scope)
+            change_all(member, cache, places, ("tag", "key", "scope")[number % 3])
             await member.settled(cache.flush())
         await member.meet(processes)
-        for place in places:
-            view = cache.for_user(place.user or "user0")
-            deadline = time.monotonic() + 30.0
-            while isinstance(view.peek(place.key, scope=place.scope), Success):
-                assert time.monotonic() < deadline, "it hears nothing"
-                await member.pause(0.002)
+        await gone(member, cache, places)
     await member.close(cache)
     return tally
+
+
+def change_all(member: Member, cache: Any, places: list[Place], by: str) -> None:
+    """New versions of all, and the invalidation of them `by` tag, key or scope."""
+    for place in places:
+        member.origin.change(place.number)
+    if by == "tag":
+        cache.invalidate_tag("all")
+        return
+    for place in places:
+        view = cache.for_user(place.user or "user0")
+        if by == "key":
+            view.invalidate(place.key, scope=place.scope)
+        else:
+            view.clear_scope(place.scope)
+
+
+async def gone(member: Member, cache: Any, places: list[Place]) -> None:
+    """Wait until this process has heard that all of them have been invalidated."""
+    for place in places:
+        view = cache.for_user(place.user or "user0")
+        deadline = time.monotonic() + 30.0
+        while isinstance(view.peek(place.key, scope=place.scope), Success):
+            assert time.monotonic() < deadline, "it hears nothing"
+            await member.pause(0.002)
 
 
 async def fetch_rounds(member: Member, *, store: str, processes: int, rounds: int, lease: float = 10.0) -> Tally:

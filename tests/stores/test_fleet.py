@@ -40,18 +40,20 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url
 
 
-def test_sc5_rd1_a_fleet_that_does_everything_sees_no_foreign_value_and_no_old_one(fleet: Fleet, store: str) -> None:
+def test_sc5_rd1_a_fleet_that_does_everything_sees_no_foreign_value_and_no_old_one(
+    fleet: Fleet, server: Server
+) -> None:
     """3,200 requests here; 100,000 in the soak, and the server is killed meanwhile."""
     fleet.origin.forget()
-    seen = fleet.all("mix", store=store, requests=400)
+    seen = fleet.all("mix", store=server.url, requests=400)
     assert_kept_apart(seen)
     assert_none_too_old(seen)
     assert_healthy(seen)
 
 
-def test_sf14_a_fleet_fetches_each_key_once_a_generation(fleet: Fleet, store: str) -> None:
+def test_sf14_a_fleet_fetches_each_key_once_a_generation(fleet: Fleet, server: Server) -> None:
     """3 generations of 20 keys here, 60 of 40 in the soak."""
-    one_fetch_a_generation(fleet, store, rounds=3, keys=20)
+    one_fetch_a_generation(fleet, server.url, rounds=3, keys=20)
 
 
 def test_sf14_of_eight_processes_that_ask_at_once_one_fetches(fleet: Fleet, store: str) -> None:
