@@ -172,7 +172,6 @@ def next_leader_after_a_kill(fleet: Fleet, store: str, number: int, lease_s: flo
     seen = fleet.answers()
     assert_kept_apart([each["tally"] for each in seen])
     assert_healthy([each["tally"] for each in seen])
-    assert all(each["kept"] for each in seen)
     assert max(each["took_s"] for each in seen) <= lease_s + 1.0, seen
     assert fleet.origin.fetches(some_places(2)[1]) == [1]
 
