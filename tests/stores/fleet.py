@@ -98,11 +98,11 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        ends = [process.end() for process in self.processes]
-        if error is None:
-            assert [(process.said(), code) for process, code in zip(self.processes, ends, strict=True)] == [
-                ("", 0)
-            ] * len(ends)
+        if error is not None:
+            self.kill()
+            return
+        ends = [(process.end(), process.said()) for process in self.processes]
+        assert ends == [(0, "")] * len(ends)
 
 
 # What must hold
@@ -158,14 +158,14 @@ def one_fetch_a_round(fleet: Fleet, store: str, rounds: int) -> None:
     assert [fleet.origin.fetches(place) for place in some_places(rounds)] == [[1]] * rounds
 
 
-def next_leader_after_a_kill(fleet: Fleet, store: str, number: int, lease_s: float = 1.0) -> None:
+def next_leader_after_a_kill(fleet: Fleet, store: str, number: int, lease_s: float = 0.5) -> None:
     """Process `number` is killed while it fetches; all others wait for its answer. The longest of them."""
     fleet.origin.forget()
     holder = Process(number, fleet.path)
     try:
-        holder.begin("hold", store=store, lease=lease_s)
+        holder.begin("hold", store=store, number=number, lease=lease_s)
         assert holder.answer() == "it fetches"
-        fleet.begin("follow", store=store, lease=lease_s)
+        fleet.begin("follow", store=store, number=number, lease=lease_s)
         time.sleep(0.2)  # They are waiting.
     finally:
         holder.kill()
@@ -173,7 +173,7 @@ def next_leader_after_a_kill(fleet: Fleet, store: str, number: int, lease_s: flo
     assert_kept_apart([each["tally"] for each in seen])
     assert_healthy([each["tally"] for each in seen])
     assert max(each["took_s"] for each in seen) <= lease_s + 1.0, seen
-    assert fleet.origin.fetches(some_places(2)[1]) == [1]
+    assert fleet.origin.fetches(some_places(number + 1)[-1]) == [1]
 
 
 def while_they_ask(fleet: Fleet, requests: int, act: Callable[[], None], times: int) -> None:

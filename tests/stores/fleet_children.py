@@ -192,7 +192,7 @@ class Heard(CacheLogger):
     def on_error(self, key: str, error: object) -> None:
         del key
         if isinstance(error, StoreFailed):
-            self._tally.store_failures[f"{error.operation}: {error.cause!r}"] += 1
+            self._tally.store_failures[f"{error.operation}: {error.error!r}"] += 1
         else:
             self._tally.failures[f"heard {error!r}"] += 1
 
@@ -467,10 +467,10 @@ async def fetch_rounds(member: Member, *, store: str, processes: int, rounds: in
     return tally
 
 
-async def hold(member: Member, *, store: str, lease: float) -> None:
+async def hold(member: Member, *, store: str, number: int, lease: float) -> None:
     """Begin a fetch, and never end it."""
     cache = member.new_cache(store, lease=lease)
-    place = Place(None, "told:0")
+    place = some_places(number + 1)[-1]
 
     def fetch() -> Result[Any, str]:
         tell("it fetches")
@@ -480,18 +480,21 @@ async def hold(member: Member, *, store: str, lease: float) -> None:
     async def fetch_async() -> Result[Any, str]:
         return fetch()
 
-    await member.settled(cache.get(place.key, fetch_async if member.is_async else fetch, ttl=3_600))
+    view = cache.for_user(place.user or "user0")
+    await member.settled(view.get(place.key, fetch_async if member.is_async else fetch, scope=place.scope, ttl=3_600))
 
 
-async def follow(member: Member, *, store: str, lease: float) -> dict[str, Any]:
+async def follow(member: Member, *, store: str, number: int, lease: float) -> dict[str, Any]:
     """Ask twice for what `hold` holds. How long it took for the first time."""
     member.tally = Tally()
     cache = member.new_cache(store, lease=lease)
-    place = Place(None, "told:0")
+    place = some_places(number + 1)[-1]
+    view = cache.for_user(place.user or "user0")
+    options = {"scope": place.scope, "ttl": 3_600}
     began = time.monotonic()
-    await asked(member, cache, place, {"ttl": 3_600})
+    await asked(member, view, place, options)
     took_s = time.monotonic() - began
-    await asked(member, cache, place, {"ttl": 3_600})
+    await asked(member, view, place, options)
     await member.close(cache)
     return {"took_s": took_s, "tally": to_builtins(member.tally)}
 
