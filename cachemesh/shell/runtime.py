@@ -369,7 +369,8 @@ class Runtime:
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
         has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops.of(live.owner)
-        reads_again = live.is_struck and self._backplane is not None and asked.rereads < MOST_REREADS
+        was_changed = live.is_struck or (live.is_admitted and not self._holds(live.owner, live.key))
+        reads_again = was_changed and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
@@ -379,6 +380,11 @@ class Runtime:
             asked_store=not reads_again,
             rereads=asked.rereads + reads_again,
         )
+
+    def _holds(self, owner: Owner, key: str) -> bool:
+        """Whether there is anything in memory: what was loaded may have been forgotten before anybody looked at it."""
+        partition = self.state.partitions.get(owner)
+        return partition is not None and (key in partition.entries or key in partition.failures)
 
     def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
         """The flight that a get for the global scope is sure to join, as its leader asked for the very same.
