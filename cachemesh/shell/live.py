@@ -130,6 +130,8 @@ class LiveFlight:
     """A load whose key was changed while it was being read."""
     is_admitted = False
     """A load that has brought an entry into memory."""
+    has_found = False
+    """A load for which the store had an entry. News may make memory forget it before who waited looks there."""
     is_beside = False
     """It runs in a thread beside the one that leads it."""
     is_stopped = False

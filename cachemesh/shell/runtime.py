@@ -369,8 +369,8 @@ class Runtime:
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
         has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops.of(live.owner)
-        was_changed = live.is_struck or (live.is_admitted and not self._holds(live.owner, live.key))
-        reads_again = was_changed and self._backplane is not None and asked.rereads < MOST_REREADS
+        may_be_struck = live.is_struck or live.has_found
+        reads_again = may_be_struck and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
@@ -380,11 +380,6 @@ class Runtime:
             asked_store=not reads_again,
             rereads=asked.rereads + reads_again,
         )
-
-    def _holds(self, owner: Owner, key: str) -> bool:
-        """Whether there is anything in memory: what was loaded may have been forgotten before anybody looked at it."""
-        partition = self.state.partitions.get(owner)
-        return partition is not None and (key in partition.entries or key in partition.failures)
 
     def boarding_alike(self, key: str, wish: Wish, domain_id: int) -> LiveFlight | None:
         """The flight that a get for the global scope is sure to join, as its leader asked for the very same.
@@ -578,6 +573,7 @@ class Runtime:
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored, live.plan)
+        live.has_found = entry is not None  # Before anybody is woken.
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
         live.is_admitted = len(ordered) > 0 and type(ordered[0]) is effects.Admit
 
