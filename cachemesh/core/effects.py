@@ -215,11 +215,15 @@ class TagMarked(Struct, frozen=True):
 
 
 class Overtaken(Struct, frozen=True):
-    """`keys` of an owner were changed elsewhere, and are forgotten; `is_whole`: all that the owner has."""
+    """`keys` of an owner were changed elsewhere, and are forgotten; `is_whole`: all that the owner has.
+
+    `is_gap`: nobody knows whether they were, and so the owner has not left.
+    """
 
     owner: Owner
     keys: frozenset[str]
     is_whole: bool
+    is_gap: bool = False
 
 
 class DropPartition(Struct, frozen=True):

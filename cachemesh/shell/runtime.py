@@ -51,7 +51,7 @@ from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.intake import Arrival, Aside, Found, Intake, fits, termed
 from cachemesh.shell.lifetime import Lifetime
-from cachemesh.shell.live import Boarding, LiveFlight, Phase, Plan, Wish, within
+from cachemesh.shell.live import Boarding, Drops, LiveFlight, Phase, Plan, Wish, within
 from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import (
     Answer,
@@ -139,7 +139,7 @@ class Runtime:
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.RLock()
-        self._drops = 0
+        self._drops = Drops()
         self._is_busy = False
         self._deferred: deque[commands.Command[Answer]] = deque()
         """What finalizers ordered while this very thread held the lock: a value may use the cache as it dies."""
@@ -221,7 +221,9 @@ class Runtime:
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
                 elif type(effect) is StartFetch:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
+                    started = LiveFlight(
+                        effect.flight_id, effect.owner, command, fetch, plan, self._drops.of(effect.owner)
+                    )
                     if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if self.keeps_bytes:
@@ -238,7 +240,9 @@ class Runtime:
                 elif type(effect) is effects.Refuse:
                     answer = Failure(self._refusal(effect, command.key))
                 elif type(effect) is effects.Load:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
+                    started = LiveFlight(
+                        effect.flight_id, effect.owner, command, fetch, plan, self._drops.of(effect.owner)
+                    )
                     started.is_load = True
                     assert self.line is not None
                     started.in_front = self.line.in_front_of_read(effect.owner, effect.key)
@@ -364,8 +368,9 @@ class Runtime:
         live, asked = boarding.live, boarding.asked
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
-        has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
-        reads_again = live.is_struck and self._backplane is not None and asked.rereads < MOST_REREADS
+        has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops.of(live.owner)
+        may_be_struck = live.is_struck or live.has_found
+        reads_again = may_be_struck and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
@@ -568,6 +573,7 @@ class Runtime:
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored, live.plan)
+        live.has_found = entry is not None  # Before anybody is woken.
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
         live.is_admitted = len(ordered) > 0 and type(ordered[0]) is effects.Admit
 
@@ -631,8 +637,8 @@ class Runtime:
         if owner == GLOBAL_OWNER:
             for key in list(self.alike) if effect.is_whole else effect.keys:
                 self.alike.pop(key, None)
-        elif effect.is_whole:
-            self._drops += 1
+        elif effect.is_whole and not effect.is_gap:
+            self._drops.add(owner)
         for key in self._watches.keys(owner) & effect.keys:
             self._announce(owner, key, Failure(CacheMiss(key)))
 
@@ -932,7 +938,7 @@ class Runtime:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
         else:
-            self._drops += 1
+            self._drops.add(effect.owner)
         self._change_store(Change("clear_partition", effect.owner))
         for mailbox in self._watches.watching_any(effect.owner):
             mailbox.withdraw(effect.owner)

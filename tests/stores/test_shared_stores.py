@@ -293,6 +293,33 @@ def test_sf14_of_two_processes_that_miss_at_once_one_fetches(new: Callable[..., 
     assert sum(asker.fetched for asker in askers) == 1
 
 
+@pytest.mark.parametrize("scope", [CacheScope.GLOBAL, USER])
+def test_sf14_of_two_new_processes_that_ask_at_once_one_fetches(
+    new_store: Callable[[], SharedStore], scope: CacheScope
+) -> None:
+    """They begin to hear of others while they ask: that a user may have left unheard does not mean that one has."""
+    caches = [SyncCache(store=new_store()) for _ in range(2)]
+    fetched: list[int] = []
+
+    def fetch() -> Result[Any, Any]:
+        fetched.append(1)
+        time.sleep(0.1)
+        return Success("once")
+
+    threads = [
+        threading.Thread(target=lambda cache=cache: cache.for_user("ada").get("k", fetch, scope=scope, ttl=60))
+        for cache in caches
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    for cache in caches:
+        assert cache.for_user("ada").get("k", fetch, scope=scope) == Success("once")
+        cache.close()
+    assert fetched == [1]
+
+
 def test_get_many_is_fenced_and_survives(new: Callable[..., Asker]) -> None:
     before = new()
     asked: list[tuple[str, ...]] = []
