@@ -28,6 +28,7 @@ import itertools
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from cachemesh.core.scopes import GLOBAL_OWNER
@@ -126,7 +127,6 @@ class StoreLine:
         if (
             self.direct is not None
             and prefix is None
-            and change.operation != "commit"  # Whether it was overtaken has to be heard.
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -136,7 +136,10 @@ class StoreLine:
     def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
         try:
-            return self.direct.enqueue(change)
+            claim = change.claim
+            if change.entry is None or claim is None:
+                return self.direct.enqueue(change)
+            return self.direct.enqueue(change, partial(self._overtaken, claim.owner, claim.key))
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
