@@ -54,14 +54,22 @@ class Order:
 
     __slots__ = ("answer", "change", "claiming", "is_awaited", "kind", "place", "size", "ticket")
 
-    def __init__(self, kind: str, change: Change | None, place: Place, size: int) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 (each is made in one place of each kind, and there are many)
+        self,
+        kind: str,
+        change: Change | None,
+        place: Place,
+        size: int,
+        answer: Answer | None = None,
+        is_awaited: bool = False,  # noqa: FBT001, FBT002 (a keyword costs)
+    ) -> None:
         self.kind = kind
         self.change = change
         self.place = place
         self.size = size
         self.ticket = 0
-        self.answer: Answer | None = None
-        self.is_awaited = False
+        self.answer = answer
+        self.is_awaited = is_awaited
         """Whether somebody waits for the answer, so that the worker is not to linger."""
         self.claiming: Any = None
 
@@ -116,9 +124,7 @@ class Queue:
         else:
             place = (change.owner, change.key)
             size = OVERHEAD if change.key is None else OVERHEAD + len(change.key)
-        order = Order(kind, change, place, size)
-        order.answer = answer
-        order.is_awaited = is_awaited and answer is not None
+        order = Order(kind, change, place, size, answer, is_awaited and answer is not None)
         with self.lock:
             if len(self._orders) >= self._most or (self._bytes + size > self._most_bytes and self._orders):
                 return False
