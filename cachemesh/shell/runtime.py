@@ -464,6 +464,8 @@ class Runtime:
         if stored.is_failure:
             return Failure(decoded_failure(value, schema))
         answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
+        if self.values.freeze is None:
+            return answer
         kept = self.values.kept(stored.key, answer)
         return kept if isinstance(kept, Success) else None
 
@@ -855,8 +857,9 @@ class Runtime:
         )
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
-        self._struck_off(effect.owner, effect.key)
-        return self._admitted(effect.owner, effect.key) if effect.is_new else ()
+        if self.alike:
+            self._struck_off(effect.owner, effect.key)
+        return self._admitted(effect.owner, effect.key) if effect.is_new and self._max_entries is not None else ()
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
         """Make room for a new entry: the evictions that follow from it."""
