@@ -73,7 +73,7 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. A clock that also has a `sleep(seconds)` method is what `SyncCache` waits with."""
 
 
-class Encoded(Struct, frozen=True):
+class Encoded(Struct, frozen=True, gc=False):
     """A value as JSON: what a store that keeps bytes is handed in the place of a value, and what it answers.
 
     `schema`: the name of what it is written as; "" is plain JSON. `version`:
