@@ -247,9 +247,10 @@ class AsyncDomain:
 
     def _load(self, live: LiveFlight) -> None:
         assert self._reads is not None
-        self._runtime.listen()
-        self._reads.add(Read(live.owner, live.key, live.in_front, partial(self._loaded, live)))
-        self.kick()
+        read = Read(live.owner, live.asked.key, live.in_front, partial(self._loaded, live))
+        if self._reads.add(read):
+            self._runtime.listen()
+            self.kick()
 
     def _loaded(self, live: LiveFlight, found: StoredEntry | None) -> None:
         try:

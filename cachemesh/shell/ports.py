@@ -73,7 +73,7 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. A clock that also has a `sleep(seconds)` method is what `SyncCache` waits with."""
 
 
-class Encoded(Struct, frozen=True):
+class Encoded(Struct, frozen=True, gc=False):
     """A value as JSON: what a store that keeps bytes is handed in the place of a value, and what it answers.
 
     `schema`: the name of what it is written as; "" is plain JSON. `version`:
@@ -198,8 +198,13 @@ class DirectStore(SharedStore, Protocol):
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """As `read`."""
 
-    def enqueue(self, change: Change) -> bool:
-        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing."""
+    def enqueue(self, change: Change, overtaken: Callable[[], object] | None = None) -> bool:
+        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing.
+
+        `overtaken` is called, from whatever thread and perhaps before this
+        returns, where the claim of a "commit" is too old, so that nothing was
+        kept. What was lost with a disk that failed was not overtaken.
+        """
 
 
 class Change(Struct, frozen=True):

@@ -436,20 +436,22 @@ class Runtime:
 
     def encoded(self, owner: Owner, key: str, value: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
         """`value` as bytes; None where it has none that would bring it back, which the logger is told."""
-        return self._bytes_of(
-            owner, key, lambda: encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
-        )
+        try:
+            return encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
+        except EncodingError as error:
+            self._tell_unencodable(owner, key, error)
+            return None
 
     def encoded_error(self, owner: Owner, key: str, error: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
         """`error` as bytes, as for `encoded`."""
-        return self._bytes_of(owner, key, lambda: encoded_failure(error, schema))
-
-    def _bytes_of(self, owner: Owner, key: str, encode: Callable[[], Encoded]) -> Encoded | None:
         try:
-            return encode()
-        except EncodingError as error:
-            self.tell_error(shown_key(owner, key), StoreFailed("encode", error))
+            return encoded_failure(error, schema)
+        except EncodingError as raised:
+            self._tell_unencodable(owner, key, raised)
             return None
+
+    def _tell_unencodable(self, owner: Owner, key: str, error: EncodingError) -> None:
+        self.tell_error(shown_key(owner, key), StoreFailed("encode", error))
 
     def decoded(self, stored: StoredEntry, schema: Schema | None) -> Answer | None:
         """The answer in what was stored. None where it is none of this schema, which the logger is told."""
@@ -467,6 +469,8 @@ class Runtime:
         if stored.is_failure:
             return Failure(decoded_failure(value, schema))
         answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
+        if self.values.freeze is None:
+            return answer
         kept = self.values.kept(stored.key, answer)
         return kept if isinstance(kept, Success) else None
 
@@ -859,8 +863,9 @@ class Runtime:
         )
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
-        self._struck_off(effect.owner, effect.key)
-        return self._admitted(effect.owner, effect.key) if effect.is_new else ()
+        if self.alike:
+            self._struck_off(effect.owner, effect.key)
+        return self._admitted(effect.owner, effect.key) if effect.is_new and self._max_entries is not None else ()
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
         """Make room for a new entry: the evictions that follow from it."""
@@ -1135,7 +1140,7 @@ class Runtime:
         `encoded`: what a store that keeps bytes gets for it.
         """
         for effect in self.dispatch(command, True, (answer, encoded)):
-            if isinstance(effect, effects.Refuse):
+            if type(effect) is effects.Refuse:
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED
                 return Failure(self._refusal(effect, command.key))

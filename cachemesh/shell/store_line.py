@@ -28,14 +28,15 @@ import itertools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
-from cachemesh.shell.ports import Change, DirectStore, SharedStore, StoredEntry
+from cachemesh.shell.ports import Change, DirectStore, SharedStore
 from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Claim, Store
+    from cachemesh.shell.ports import Claim, Store, StoredEntry
 
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
@@ -126,7 +127,6 @@ class StoreLine:
         if (
             self.direct is not None
             and prefix is None
-            and change.operation != "commit"  # Whether it was overtaken has to be heard.
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -136,7 +136,10 @@ class StoreLine:
     def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
         try:
-            return self.direct.enqueue(change)
+            claim = change.claim
+            if change.entry is None or claim is None:
+                return self.direct.enqueue(change)
+            return self.direct.enqueue(change, partial(self._overtaken, claim.owner, claim.key))
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
@@ -213,7 +216,7 @@ class StoreLine:
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """What a direct store has, in the thread that asks. All changes in front are over."""
         assert self.direct is not None
-        if not self.believes(owner, key):
+        if (self.doubts or self.health.is_suspect) and not self.believes(owner, key):
             return None
         began = time.monotonic()
         try:
@@ -230,14 +233,13 @@ class StoreLine:
 
     def checked(self, found: object, owner: Owner, key: str) -> StoredEntry | None:
         """`found`, if it is an entry of (owner, key), and there is no doubt about it by now."""
-        if found is None or self.doubts.concern(owner, key):
+        if found is None or (self.doubts and self.doubts.concern(owner, key)):
             return None
         damage = damage_of(found, owner, key)
-        if damage is not None:
-            self._report(shown_place(owner, key), UndecodableEntry(key, damage))
-            return None
-        assert isinstance(found, StoredEntry)
-        return found
+        if damage is None:
+            return cast("StoredEntry", found)
+        self._report(shown_place(owner, key), UndecodableEntry(key, damage))
+        return None
 
     # Making the calls
 

@@ -277,8 +277,6 @@ class Worker:
             if order.kind == "claim":
                 claiming = order.claiming
                 order.answer(Claim(claiming.owner, claiming.key, REFUSED), None)
-            elif order.kind == "commit":
-                order.answer(False, None)  # noqa: FBT003 (the answer of `commit`)
             elif order.kind == "flush":
                 order.answer(None, NotFlushedError(f"nothing can be written: {shown(error)}"))
             else:
