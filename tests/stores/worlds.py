@@ -5,7 +5,7 @@
     world.swap(ALICE, BOB, "k")         exchanges what is stored of two owners
     world.plant(data)                   writes `data` over everything that is stored
 
-`Asker` (of test_shared_stores) is what `new` answers.
+`new` answers a `Process`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from cachemesh import Cache, SyncCache
 from cachemesh.stores.redis import RedisStore
@@ -29,7 +29,28 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import SharedStore
     from tests.stores.servers import Server
 
-NAMESPACE = "cachemesh"
+NAMESPACE: Final = "cachemesh"
+
+
+class Process(Asker):
+    """A cache whose event loop goes on until the store has been told all that it is to be told."""
+
+    def run(self, answer: Any) -> Any:
+        if self.runner is None:
+            return answer
+        line = self.cache._runtime.line
+
+        async def main() -> Any:
+            got = await answer
+            while line.is_busy:
+                await asyncio.sleep(0.001)
+            return got
+
+        return self.runner.run(main())
+
+    def user(self, name: str) -> Process:
+        """The same cache as a user of it sees it."""
+        return Process(self.cache.for_user(name), self.runner)
 
 
 class World:
@@ -37,7 +58,7 @@ class World:
 
     def __init__(self, face: str) -> None:
         self.face = face
-        self.made: list[Asker] = []
+        self.made: list[Process] = []
 
     def store(self, **settings: Any) -> SharedStore:
         """A store object of its own, over what all share."""
@@ -51,14 +72,17 @@ class World:
         """Write `data` over all that is stored, in each way that has a chance of being read. How much that was."""
         raise NotImplementedError
 
-    def new(self, *, store: Any = None, **settings: Any) -> Asker:
-        """A cache, as another process has one."""
+    def new(self, *, store: Any = None, listens: bool = True, **settings: Any) -> Process:
+        """A cache, as another process has one. `listens`: it is so far that it hears of the others."""
         store = self.store() if store is None else store
         if self.face == "sync":
-            asker = Asker(SyncCache(store=store, **settings), None)
+            asker = Process(SyncCache(store=store, **settings), None)
         else:
-            asker = Asker(Cache(store=store, **settings), asyncio.Runner())
+            asker = Process(Cache(store=store, **settings), asyncio.Runner())
         self.made.append(asker)
+        if listens:
+            asker.listens()
+            asker.fetched = 0
         return asker
 
     def close(self) -> None:
