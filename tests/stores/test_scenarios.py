@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
+import random
+import shutil
 import subprocess
 import sys
+import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from returns.result import Failure, Success
+from returns.result import Failure, Result, Success
 
-from cachemesh import CacheScope, Lifetime
+from cachemesh import Cache, CacheScope, Lifetime, NoActiveUser
 from cachemesh.core.lifetimes import CLOCK_SKEW_S
-from tests.stores.worlds import OnServer
+from cachemesh.stores.sqlite import SqliteStore
+from tests.stores.sqlite_files import Trouble, failure, writing
+from tests.stores.test_shared_stores import Heard
+from tests.stores.worlds import OnDisk, OnServer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cachemesh.core.scopes import Owner
@@ -197,3 +206,168 @@ def test_sc10_what_was_swapped_by_hand_is_a_miss_for_both_and_told(
     assert "of another key or owner" in caplog.text
     assert "alice" not in caplog.text
     assert "'s" not in caplog.text
+
+
+def test_sc7_no_user_gets_another_ones_failures_values_or_news(world: World) -> None:
+    """Three processes that share a store; whatever is answered or told bears the name of the one it is for."""
+    users = [f"user{number}" for number in range(4)]
+    processes = [world.new() for _ in range(3)]
+    foreign: list[tuple[str, object]] = []
+    told = 0
+
+    def noted(user: str, news: Result[Any, Any]) -> None:
+        nonlocal told
+        told += 1
+        text = str(news.failure() if isinstance(news, Failure) else news.unwrap())
+        if user not in text and "CacheMiss" not in repr(news):
+            foreign.append((user, news))
+
+    subscriptions = []
+    for process in processes:
+        for user in users:
+            for key in ("a", "b"):
+                watch = process.user(user).cache.watch(key, scope=USER)
+                subscriptions.append(
+                    process.run(subscribed(watch, partial(noted, user)))
+                    if process.runner is not None
+                    else watch.subscribe(partial(noted, user))
+                )
+    rng = random.Random(7)
+    failed = 0
+    for _ in range(120):
+        process, user, key = rng.choice(processes), rng.choice(users), rng.choice("ab")
+        asker = process.user(user)
+        match rng.randrange(6):
+            case 0:
+                asker.cache.invalidate(key, scope=USER)
+                process.flush()
+            case 1:
+                asker.cache.put(key, f"{user}'s, by hand", scope=USER, ttl=60)
+            case 2 | 3:
+                got = asker.get(key, Failure(f"{user} may not"), scope=USER, cache_failures=True, ttl=60)
+                failed += isinstance(got, Failure)
+                noted(user, got)
+            case _:
+                noted(user, asker.get(key, Success(f"{user}'s"), scope=USER, ttl=60))
+    for process in processes:
+        process.flush()
+    for subscription in subscriptions:
+        subscription.cancel()
+    assert foreign == []
+    assert failed > 10
+    assert told > 120
+
+
+async def subscribed(watch: Any, hear: Callable[[Any], object]) -> Any:
+    return watch.subscribe(hear)
+
+
+def test_sc7_a_failure_in_the_store_is_answered_to_its_user_alone(world: World) -> None:
+    alice = world.new().user("alice")
+    assert alice.get("me", Failure("alice may not"), scope=USER, cache_failures=True, ttl=60) == Failure(
+        "alice may not"
+    )
+    alice.flush()
+    another = world.new()
+    assert another.user("alice").get("me", Success("asked"), scope=USER) == Failure("alice may not")
+    assert another.user("bob").get("me", Success("bob's"), scope=USER) == Success("bob's")
+    assert another.get("me", Success("everyone's")) == Success("everyone's")
+    assert another.get("me", Success("nobody's"), scope=USER).failure() == NoActiveUser("me")
+
+
+# A bad disk
+
+
+def broken(path: Path, kind: str, trouble: Trouble) -> None:
+    """Take away what the file needs, while it is in use."""
+    if kind == "read-only":
+        trouble.raises = lambda statement: failure("SQLITE_READONLY") if writing(statement) else None
+    elif kind == "i/o":
+        trouble.raises = lambda statement: failure("SQLITE_IOERR")  # noqa: ARG005 (all fail)
+    elif kind == "folder removed":
+        shutil.rmtree(path.parent)
+        path.parent.write_text("in the way")
+    else:
+        path.unlink()
+        path.write_bytes(b"something else" * 500)
+
+
+@pytest.mark.parametrize("kind", ["read-only", "i/o", "folder removed", "file replaced"])
+def test_st13_memory_serves_on_and_one_line_a_minute_is_logged(
+    face_name: str, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cachemesh")
+    path = tmp_path / "folder" / "cache.db"
+    world, trouble, heard = OnDisk(face_name, path), Trouble(), Heard()
+    try:
+        one = world.new(store=world.store(connect=trouble.connect), logger=heard)
+        for number in range(20):
+            one.get(f"k{number}", Success(number), ttl=60)
+        assert one.flush() == Success(None)
+        broken(path, kind, trouble)
+        for turn in range(5):
+            for number in range(20):
+                assert one.get(f"k{number}", ASKED) == Success(number)
+                key = f"new{turn}-{number}"
+                assert one.get(key, Success(key), ttl=60) == Success(key)
+                assert one.get(key, ASKED) == Success(key)
+        one.flush()
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == len(set(lines)) <= 2, lines
+        assert len(heard.errors) <= 3
+    finally:
+        world.close()
+
+
+def test_st13_a_file_that_never_could_be_opened_costs_nothing_but_its_help(
+    face_name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    world, heard = OnDisk(face_name, tmp_path / "file" / "cache.db"), Heard()
+    try:
+        one = world.new(logger=heard)
+        for number in range(100):
+            assert one.get(f"k{number}", Success(number), ttl=60) == Success(number)
+            assert one.get(f"k{number}", ASKED) == Success(number)
+        assert len(caplog.records) == 1
+        assert len(heard.errors) <= 3
+    finally:
+        world.close()
+
+
+def test_st14_the_event_loop_does_not_wait_for_a_disk_that_stalls(tmp_path: Path) -> None:
+    """Each call of SQLite takes 200 ms; the loop of a cache that is asked all the time lags by less than 10."""
+    trouble = Trouble()
+    lags: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(0.001)
+            lags.append(time.perf_counter() - began - 0.001)
+
+    async def fetch() -> Result[str, str]:
+        return Success("fetched")
+
+    async def main() -> None:
+        cache = Cache(store=SqliteStore(tmp_path / "cache.db", connect=trouble.connect))
+        await cache.get("k", fetch, ttl=60)
+        await cache.flush()
+        trouble.stall_s = 0.2
+        heart = asyncio.ensure_future(beat())
+        ends_at = time.perf_counter() + 2.0
+        number = 0
+        while time.perf_counter() < ends_at:
+            answers = await asyncio.gather(*(cache.get(f"k{number + each}", fetch, ttl=60) for each in range(5)))
+            assert set(answers) == {Success("fetched")}
+            assert await cache.get("k", fetch) == Success("fetched")
+            cache.invalidate(f"k{number}")
+            number += 5
+        heart.cancel()
+        trouble.stall_s = 0.0
+        await cache.aclose()
+
+    asyncio.run(main())
+    lags.sort()
+    assert len(lags) > 300
+    assert lags[int(len(lags) * 0.99)] < 0.01, lags[-20:]
