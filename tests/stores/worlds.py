@@ -38,12 +38,10 @@ class Process(Asker):
     def run(self, answer: Any) -> Any:
         if self.runner is None:
             return answer
-        line = self.cache._runtime.line
 
         async def main() -> Any:
             got = await answer
-            while line.is_busy:
-                await asyncio.sleep(0.001)
+            await self.cache.flush()
             return got
 
         return self.runner.run(main())
