@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         InvalidFetchResult,
         InvalidKey,
         InvalidOption,
+        InvalidSnapshot,
         InvalidTtl,
         NoActiveUser,
         NoTokenKeeper,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.default import DEFAULT
     from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
     from cachemesh.shell.durations import Duration, Ttl
+    from cachemesh.shell.hydration import Hydrated
     from cachemesh.shell.inspection import CacheState, Circuit, CircuitState
     from cachemesh.shell.lifetime import Lifetime, retry_after
     from cachemesh.shell.logging import CacheLogger, LoggingLogger, PrintLogger
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     )
     from cachemesh.shell.provenance import Refused, Served, Source
     from cachemesh.shell.schema import Schema
+    from cachemesh.shell.snapshot import Snapshot
     from cachemesh.shell.sync_cache import SyncCache
     from cachemesh.shell.thread_watch import SyncUpdates, SyncWatch
     from cachemesh.shell.values import frozen
@@ -74,7 +77,7 @@ else:
             "cachemesh.core.scopes": "CacheScope",
             "cachemesh.errors": (
                 "CacheClosed CacheError CacheExpired CacheMiss CircuitOpen FetchCancelled FetchRaised "
-                "FetchTimeout InvalidFetchResult InvalidKey InvalidOption InvalidTtl NoActiveUser "
+                "FetchTimeout InvalidFetchResult InvalidKey InvalidOption InvalidSnapshot InvalidTtl NoActiveUser "
                 "NoTokenKeeper ReentrantFetch StoreFailed UndecodableEntry UpdateRaised ValueNotCopied"
             ),
             "cachemesh.shell.async_watch": "Updates Watch",
@@ -84,6 +87,7 @@ else:
             "cachemesh.shell.decorator": "cached",
             "cachemesh.shell.default": "DEFAULT",
             "cachemesh.shell.directives": "DoNotCache Fresh NotModified Previous",
+            "cachemesh.shell.hydration": "Hydrated",
             "cachemesh.shell.inspection": "CacheState Circuit CircuitState",
             "cachemesh.shell.durations": "Duration Ttl",
             "cachemesh.shell.lifetime": "Lifetime retry_after",
@@ -95,6 +99,7 @@ else:
             ),
             "cachemesh.shell.provenance": "Refused Served Source",
             "cachemesh.shell.schema": "Schema",
+            "cachemesh.shell.snapshot": "Snapshot",
             "cachemesh.shell.sync_cache": "SyncCache",
             "cachemesh.shell.thread_watch": "SyncUpdates SyncWatch",
             "cachemesh.shell.values": "frozen",
@@ -136,9 +141,11 @@ __all__ = [
     "Fresh",
     "Freshness",
     "GetOptions",
+    "Hydrated",
     "InvalidFetchResult",
     "InvalidKey",
     "InvalidOption",
+    "InvalidSnapshot",
     "InvalidTtl",
     "Lifetime",
     "LoggingLogger",
@@ -154,6 +161,7 @@ __all__ = [
     "RetryOptions",
     "Schema",
     "Served",
+    "Snapshot",
     "Source",
     "Store",
     "StoreFailed",

@@ -109,6 +109,8 @@ unpack_content: Final = msgspec.msgpack.Decoder(Content).decode
 def sealed(entry: StoredEntry, namespace: str, cipher: Cipher | None = None) -> bytes:
     """The envelope of `entry`, whose value is `Encoded`. A validator that is no plain scalar is left out."""
     value: Encoded = entry.value
+    if isinstance(cipher, NoKey):
+        cipher = None
     header = pack(
         Header(encoded(namespace), owner_name(entry.owner), encoded(entry.key), entry.generation, cipher is not None)
     )
@@ -142,7 +144,7 @@ def opened(envelope: bytes, namespace: str, cipher: Cipher | None = None) -> Sto
     except ValueError:
         msg = "a header that cannot be read"
         raise DamagedEnvelopeError(msg) from None
-    return _entry(owner, key, header.generation, _content(parts, owner, cipher))
+    return _entry(owner, key, header.generation, _content(parts, owner, cipher if header.is_encrypted else None))
 
 
 def opened_for(envelope: bytes, namespace: str, owner: Owner, key: str, cipher: Cipher | None = None) -> StoredEntry:
@@ -151,7 +153,7 @@ def opened_for(envelope: bytes, namespace: str, owner: Owner, key: str, cipher: 
     if header.key != encoded(key) or header.owner != owner_name(owner):
         msg = "of another key or owner"
         raise DamagedEnvelopeError(msg)
-    return _entry(owner, key, header.generation, _content(parts, owner, cipher))
+    return _entry(owner, key, header.generation, _content(parts, owner, cipher if header.is_encrypted else None))
 
 
 def _whole(envelope: bytes, namespace: str, cipher: Cipher | None) -> tuple[Body, Header]:
@@ -172,6 +174,8 @@ def _whole(envelope: bytes, namespace: str, cipher: Cipher | None) -> tuple[Body
     if header.namespace != encoded(namespace):
         msg = "of another namespace"
         raise DamagedEnvelopeError(msg)
+    if isinstance(cipher, NoKey):
+        return parts, header
     if header.is_encrypted is not (cipher is not None):
         if header.is_encrypted:
             msg = "it is encrypted, and there is no cipher"
@@ -232,3 +236,32 @@ def survives(validator: object) -> bool:
 
 
 SURROGATES: Final = ("\ud800", "\udfff")
+
+
+LOCKED: Final = -(2**63)
+"""In the place of a version: what a `NoKey` could not read."""
+
+
+class NoKey:
+    """In the place of a cipher, for who looks from outside: of what is encrypted, it tells whose it is and no more.
+
+    What is not encrypted is read and written as without a cipher.
+    """
+
+    def encrypt(self, content: bytes, owner: Owner, context: bytes) -> bytes:
+        """`content`: without a key, nothing is encrypted."""
+        del owner, context
+        return content
+
+    def decrypt(self, content: bytes, owner: Owner, context: bytes) -> bytes:
+        """The content of an entry that is `is_locked`."""
+        del owner, context
+        return pack(Content(content, b"", LOCKED, is_failure=False, created_at=0.0, ttl_s=None, expires_at=None))
+
+    def forget(self, owner: Owner | None) -> None:
+        """There is no key to destroy."""
+
+
+def is_locked(entry: StoredEntry) -> bool:
+    """Whether all that is known of `entry` is its owner, key and generation, as a `NoKey` has read it."""
+    return isinstance(entry.value, Encoded) and entry.value.version == LOCKED
