@@ -412,9 +412,9 @@ class StoreLine:
             await shared.release(claim)
             return False
         is_kept = await shared.commit(change.entry, claim)
-        if not is_kept:
+        if is_kept is False:
             self._overtaken(claim.owner, claim.key)
-        return is_kept
+        return bool(is_kept)
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:

@@ -29,8 +29,8 @@ class Clocks:
         self.ahead = ahead
 
     def set(self) -> None:
-        time.monotonic = lambda: self._monotonic() - self._behind  # type: ignore[assignment]
-        time.time = lambda: self._wall() + self.ahead  # type: ignore[assignment]
+        time.monotonic = lambda: self._monotonic() - self._behind
+        time.time = lambda: self._wall() + self.ahead
 
 
 def main(where: str, monotonic: float, ahead: float) -> None:

@@ -23,6 +23,7 @@ from cachemesh.stores.sqlite.places import Places
 from tests.stores.test_shared_stores import Asker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from cachemesh.core.scopes import Owner
@@ -43,6 +44,16 @@ class Process(Asker):
             got = await answer
             await self.cache.flush()
             return got
+
+        return self.runner.run(main())
+
+    def call_in_loop(self, act: Callable[..., Any], *arguments: Any) -> Any:
+        """What `act` answers, within the event loop."""
+        if self.runner is None:
+            return act(*arguments)
+
+        async def main() -> Any:
+            return act(*arguments)
 
         return self.runner.run(main())
 

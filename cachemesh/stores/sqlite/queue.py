@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from cachemesh.shell.ports import Change
 from cachemesh.stores.marks import Marks
+from cachemesh.stores.sqlite.lease import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -172,7 +173,7 @@ class Queue:
         order.size = OVERHEAD
         self._append(order)
         if answer is not None:
-            answer(False, None)  # noqa: FBT003 (the answer of `commit`)
+            answer(None if claim is not None and claim.generation == REFUSED else False, None)
 
     # What reads see
 
