@@ -10,6 +10,7 @@ and then counts as having heard of everything.
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Final
 
@@ -278,13 +279,45 @@ class SimulatedStore:
         return end
 
 
-async def until_all_agree(sea: Sea, wait_s: float) -> float:
-    """Ask every node until it answers the latest of each key; how long that took."""
+async def until_all_agree(sea: Sea, wait_s: float, *, pumps: bool = False) -> float:
+    """Ask every node until it answers the latest of each key; how long that took. `pumps`: messages arrive by then."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     while True:
+        for node in sea.nodes if pumps else []:
+            while node.inbox:
+                node.deliver(0)
         answers = [(await node.get(key)).unwrap() for node in sea.nodes for key in sea.keys]
         if answers == [*sea.origin.values()] * len(sea.nodes):
             return loop.time() - began
         assert loop.time() - began < wait_s, (answers, sea.origin)
         await asyncio.sleep(0.005)
+
+
+async def swizzled(seed: int, *, nodes: int, keys: int) -> float:
+    """Cut the nodes off one by one while all go on, and let them back in another order; how long until all agree."""
+    rng = random.Random(seed)
+    sea = Sea(nodes, [f"k{number}" for number in range(keys)])
+    sea.holds_replies = False
+    try:
+        cuts = rng.sample(sea.nodes, rng.randint(1, nodes))
+        returns = rng.sample(cuts, len(cuts))
+        for node in [*cuts, *returns]:
+            for _ in range(rng.randrange(12)):
+                other = rng.choice(sea.nodes)
+                match rng.randrange(4):
+                    case 0:
+                        await other.change(rng.choice(sea.keys), rng.choice(["invalidate", "put", "tag", "invalidate"]))
+                    case 1:
+                        other.deliver(rng.randrange(5), keeps=rng.random() < 0.1)
+                    case _:
+                        await other.get(rng.choice(sea.keys))
+            node.is_cut_off = not node.is_cut_off
+            if not node.is_cut_off:
+                node.notice()
+        for node in sea.nodes:
+            while node.inbox:
+                node.deliver(0)
+        return await until_all_agree(sea, 10.0, pumps=True)
+    finally:
+        await sea.aclose()
