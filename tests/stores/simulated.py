@@ -121,7 +121,8 @@ class Node:
             news, versions = self.inbox[at] if keeps else self.inbox.pop(at)
             self.hear(news)
             concerned = self.sea.keys if news.key is None else [news.key]
-            self._knows({key: versions[key] for key in concerned if news.kind is not NewsKind.MARKED or key == news.tag})
+            if news.owner in {None, GLOBAL_OWNER}:
+                self._knows({k: versions[k] for k in concerned if news.kind is not NewsKind.MARKED or k == news.tag})
 
     def lose(self, number: int) -> None:
         """One of the messages does not arrive, as the connection has broken; that will be noticed."""
@@ -218,7 +219,8 @@ class SimulatedStore:
         self._call()
         self._sea.removed[owner, key] = self._sea.draw()
         self._sea.entries.pop((owner, key), None)
-        self._settle(key)
+        if owner == GLOBAL_OWNER:
+            self._settle(key)
         self._sea.tell(self, News(NewsKind.CHANGED, owner, key))
 
     async def clear_partition(self, owner: Owner) -> None:
