@@ -115,6 +115,7 @@ class StoreLine:
         self._last: dict[Place, StoreCall] = {}
         self._homes: weakref.WeakSet[Loop] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nurse: tuple[Loop, asyncio.TimerHandle] | None = None
 
     # Lining up
 
@@ -285,6 +286,25 @@ class StoreLine:
                 await self._probe(loop)
             if any(self.doubts.number(*place) for place in doubted):
                 return
+
+    def _call_nurse(self, loop: Loop) -> None:
+        """Have somebody look after the store later on, even if nobody asks for anything until then."""
+        if self._nurse is None or self._nurse[0] is not loop:
+            if self._nurse is not None:
+                self._nurse[1].cancel()
+            rest_s = self.health.rest_left(loop.time())
+            self._nurse = loop, loop.call_later(rest_s, nurse, weakref.ref(self), loop)
+
+    def visit(self, loop: Loop) -> None:
+        """The nurse comes. In `loop`."""
+        self._nurse = None
+        if self.doubts or self.health.is_suspect:
+            self.start(self._nursed(loop), loop)
+
+    async def _nursed(self, loop: Loop) -> None:
+        await self.care()
+        if self.doubts or self.health.is_suspect:
+            self._call_nurse(loop)
 
     async def _probe(self, loop: Loop) -> None:
         probe = Probe(self.refused)
@@ -499,6 +519,9 @@ class StoreLine:
 
     async def close(self) -> None:
         """Let a shared store write what is left, and let go of it."""
+        if self._nurse is not None and self._nurse[0] is asyncio.get_running_loop():
+            self._nurse[1].cancel()
+            self._nurse = None
         if self.shared is None:
             return
         try:
@@ -516,6 +539,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, error, loop.time(), hung=False, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _give_up(
         self, job: Job, end: Callable[[object], None], loop: Loop, task: asyncio.Task[None], is_probe: bool
@@ -528,6 +552,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, TimeoutError(), loop.time(), hung=True, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _tell_failure(
         self, operation: str, place: Place, error: BaseException, now: float, *, hung: bool, is_probe: bool = False
@@ -556,3 +581,10 @@ class StoreLine:
                 del self._unfinished[call.owner]
         if self._last.get(call.place) is call:
             del self._last[call.place]
+
+
+def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:
+    """Look after a store whose cache is still there."""
+    alive = line()
+    if alive is not None:
+        alive.visit(loop)
