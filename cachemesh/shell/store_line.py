@@ -296,10 +296,12 @@ class StoreLine:
             self._nurse = loop, loop.call_later(rest_s, nurse, weakref.ref(self), loop)
 
     def visit(self, loop: Loop) -> None:
-        """The nurse comes. In `loop`."""
+        """The nurse comes, in `loop`: to make up for what was missed. She tries no store that has missed nothing."""
         self._nurse = None
-        if self.doubts or self.health.is_suspect:
+        if self.doubts:
             self.start(self._nursed(loop), loop)
+        elif self.health.is_suspect:
+            self._call_nurse(loop)
 
     async def _nursed(self, loop: Loop) -> None:
         await self.care()

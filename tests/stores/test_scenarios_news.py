@@ -40,9 +40,7 @@ keys: Final = st.sampled_from(KEYS)
 some: Final = st.integers(0, 5)
 asks: Final = st.tuples(st.just("ask"), node_numbers, keys)
 replies: Final = st.tuples(st.just("reply"), some, some)
-changes: Final = st.tuples(
-    st.sampled_from(["invalidate", "invalidate", "put", "tag", "clear"]), node_numbers, keys
-)
+changes: Final = st.tuples(st.sampled_from(["invalidate", "invalidate", "put", "tag", "clear"]), node_numbers, keys)
 deliveries: Final = st.tuples(st.just("deliver"), node_numbers, some)
 losses: Final = st.tuples(st.sampled_from(["lose", "double", "notice"]), node_numbers, some)
 
@@ -249,7 +247,9 @@ def _flap(server: Server, number: int) -> None:
             server.start()
 
 
-async def _asked_while_it_flaps(server: Server, heard: Heard, took: list[tuple[float, bool]], without: list[float]) -> None:
+async def _asked_while_it_flaps(
+    server: Server, heard: Heard, took: list[tuple[float, bool]], without: list[float]
+) -> None:
     async with Cache() as plain, Cache(store=RedisStore(server.url, timeout=0.1), logger=heard) as cache:
         for number in range(600):
 
