@@ -264,6 +264,7 @@ class SimulatedStore:
         return True
 
     async def release(self, claim: Claim) -> None:
+        del claim
         self._call()
 
     async def flush(self) -> None:
