@@ -175,8 +175,11 @@ class SharedStore(Store, Protocol):
         That is a wait for its lease to end, and so not for ever.
         """
 
-    async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
-        """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
+    async def commit(self, entry: StoredEntry, claim: Claim) -> bool | None:
+        """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept.
+
+        None: nothing was kept, for want of a disk or the like; that says nothing against the entry.
+        """
 
     async def release(self, claim: Claim) -> None:
         """Nothing was fetched: give up the lease."""

@@ -1002,6 +1002,7 @@ class Runtime:
 
     def begin_arrival(self) -> Arrival:
         """Something from outside is on its way from now on: what is removed meanwhile is not taken in."""
+        self.listen()
         with self.exclusive():
             return self.intake.begin(next(self.flight_ids))
 

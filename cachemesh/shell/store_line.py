@@ -116,6 +116,7 @@ class StoreLine:
         self._last: dict[Place, StoreCall] = {}
         self._homes: weakref.WeakSet[Loop] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nurse: tuple[Loop, asyncio.TimerHandle] | None = None
 
     # Lining up
 
@@ -288,6 +289,27 @@ class StoreLine:
             if any(self.doubts.number(*place) for place in doubted):
                 return
 
+    def _call_nurse(self, loop: Loop) -> None:
+        """Have somebody look after the store later on, even if nobody asks for anything until then."""
+        if self._nurse is None or self._nurse[0] is not loop:
+            if self._nurse is not None:
+                self._nurse[1].cancel()
+            rest_s = self.health.rest_left(loop.time())
+            self._nurse = loop, loop.call_later(rest_s, nurse, weakref.ref(self), loop)
+
+    def visit(self, loop: Loop) -> None:
+        """The nurse comes, in `loop`: to make up for what was missed. She tries no store that has missed nothing."""
+        self._nurse = None
+        if self.doubts:
+            self.start(self._nursed(loop), loop)
+        elif self.health.is_suspect:
+            self._call_nurse(loop)
+
+    async def _nursed(self, loop: Loop) -> None:
+        await self.care()
+        if self.doubts or self.health.is_suspect:
+            self._call_nurse(loop)
+
     async def _probe(self, loop: Loop) -> None:
         probe = Probe(self.refused)
         over: asyncio.Future[None] = loop.create_future()
@@ -414,9 +436,9 @@ class StoreLine:
             await shared.release(claim)
             return False
         is_kept = await shared.commit(change.entry, claim)
-        if not is_kept:
+        if is_kept is False:
             self._overtaken(claim.owner, claim.key)
-        return is_kept
+        return bool(is_kept)
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:
@@ -501,6 +523,9 @@ class StoreLine:
 
     async def close(self) -> None:
         """Let a shared store write what is left, and let go of it."""
+        if self._nurse is not None and self._nurse[0] is asyncio.get_running_loop():
+            self._nurse[1].cancel()
+            self._nurse = None
         if self.shared is None:
             return
         try:
@@ -518,6 +543,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, error, loop.time(), hung=False, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _give_up(
         self, job: Job, end: Callable[[object], None], loop: Loop, task: asyncio.Task[None], is_probe: bool
@@ -530,6 +556,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, TimeoutError(), loop.time(), hung=True, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _tell_failure(
         self, operation: str, place: Place, error: BaseException, now: float, *, hung: bool, is_probe: bool = False
@@ -558,3 +585,10 @@ class StoreLine:
                 del self._unfinished[call.owner]
         if self._last.get(call.place) is call:
             del self._last[call.place]
+
+
+def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:
+    """Look after a store whose cache is still there."""
+    alive = line()
+    if alive is not None:
+        alive.visit(loop)

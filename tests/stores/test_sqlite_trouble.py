@@ -50,7 +50,7 @@ def test_st4_what_cannot_be_written_is_not_read_and_it_recovers_by_itself(
         trouble.raises = lambda statement: failure(error) if writing(statement) else None
         await store.write(entry(value="new"))
         await store.delete(GLOBAL_OWNER, "deleted")
-        assert not await store.commit(entry("committed", "new"), claim)
+        assert await store.commit(entry("committed", "new"), claim) is None
         with pytest.raises(NotFlushedError):
             await store.flush()
         # The old copies are there, and cannot be overwritten: nobody may see them.
@@ -58,7 +58,7 @@ def test_st4_what_cannot_be_written_is_not_read_and_it_recovers_by_itself(
         assert await value(store, "kept") == b"'old'"
         assert sorted(await store.keys(GLOBAL_OWNER)) == ["kept"]
         refused = await store.claim(GLOBAL_OWNER, "k", waits=True)
-        assert not await store.commit(entry(value="refused"), refused)
+        assert await store.commit(entry(value="refused"), refused) is None
         trouble.raises = lambda statement: None  # noqa: ARG005 (there is room again)
         took_s = await until(lambda: store._engine.queue.doubts == 0)
         assert took_s <= 1.2

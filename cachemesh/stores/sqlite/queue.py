@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from cachemesh.shell.ports import Change
 from cachemesh.stores.marks import Marks
+from cachemesh.stores.sqlite.lease import REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -134,7 +135,8 @@ class Queue:
             else:
                 self._take_in(order)
         if is_late and answer is not None:
-            answer(False, None)  # noqa: FBT003 (the answer of `commit`)
+            is_refused = change.claim is not None and change.claim.generation == REFUSED
+            answer(None if is_refused else False, None)
         return True
 
     def _take_in(self, order: Order) -> None:

@@ -238,8 +238,11 @@ class SqliteStore:
             handover.leave()
             raise
 
-    async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
-        """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
+    async def commit(self, entry: StoredEntry, claim: Claim) -> bool | None:
+        """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept.
+
+        None: nothing could be written, now or when it was claimed.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool | None] = loop.create_future()
         await self._put(Change("commit", entry.owner, entry.key, entry=entry, claim=claim), answering(loop, future))
