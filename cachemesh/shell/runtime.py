@@ -272,6 +272,9 @@ class Runtime:
         flight = self.state.flights.get(effect.flight_id)
         live.claims = flight is not None and flight.persist
         live.waits_for_others = effect.source in WAITING and batch_of(live.fetch) is None
+        if live.waits_for_others and effect.source is RefreshSource.CACHE_MISS:
+            partition = self.state.partitions.get(live.owner)
+            live.knows_none = partition is None or not (live.key in partition.entries or live.key in partition.failures)
 
     def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
         fetch: Callable[[Previous[Any] | None], Any] = live.fetcher
