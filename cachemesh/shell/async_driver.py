@@ -221,11 +221,13 @@ class AsyncDomain:
         if batch is not None:
             batch.hold()
         try:
-            claim = await runtime.line.claim(live.owner, live.key, waits=live.waits_for_others)
+            claim = await runtime.line.claim(
+                live.owner, live.key, waits=live.waits_for_others, knows_none=live.knows_none
+            )
             if claim is not None and claim.found is not None:
                 if runtime.found_elsewhere(live, claim.found):
                     return True
-                claim = await runtime.line.claim(live.owner, live.key, waits=False)
+                claim = await runtime.line.claim(live.owner, live.key, waits=live.knows_none)
         finally:
             if batch is not None:
                 batch.release()

@@ -132,6 +132,8 @@ class LiveFlight:
     """A load that has brought an entry into memory."""
     has_found = False
     """A load for which the store had an entry. News may make memory forget it before who waited looks there."""
+    knows_none = False
+    """Neither a value nor a failure was remembered when it began: whatever another process has fetched will do."""
     is_beside = False
     """It runs in a thread beside the one that leads it."""
     is_stopped = False

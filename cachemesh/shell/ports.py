@@ -169,10 +169,12 @@ class SharedStore(Store, Protocol):
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it.
 
-        That is a wait for its lease to end, and so not for ever.
+        That is a wait for its lease to end, and so not for ever. What was read last through this store is not
+        `found` again, as whoever fetches it anew finds it too old; unless they say with `knows_none` that they have
+        seen nothing, whatever others who share this store object have read meanwhile.
         """
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool | None:

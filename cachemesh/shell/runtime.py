@@ -272,6 +272,17 @@ class Runtime:
         flight = self.state.flights.get(effect.flight_id)
         live.claims = flight is not None and flight.persist
         live.waits_for_others = effect.source in WAITING and batch_of(live.fetch) is None
+        if live.waits_for_others and effect.source is RefreshSource.CACHE_MISS:
+            live.knows_none = self._remembers_nothing(live.owner, live.key)
+
+    def _remembers_nothing(self, owner: Owner, key: str) -> bool:
+        """Neither a failure nor a value, but for one that was invalidated by a tag: the store knows since when."""
+        partition = self.state.partitions.get(owner)
+        if partition is None:
+            return True
+        entry = partition.entries.get(key)
+        is_gone = entry is None or verdict(entry, self.time.now(), self.state, owner) is MISSING
+        return is_gone and key not in partition.failures
 
     def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
         fetch: Callable[[Previous[Any] | None], Any] = live.fetcher

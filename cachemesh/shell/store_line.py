@@ -487,7 +487,7 @@ class StoreLine:
 
     # Beside the line
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim | None:
         """The claim of who is about to fetch. None: the store cannot say.
 
         It does not overtake what was removed before, else that would refuse the commit.
@@ -501,7 +501,7 @@ class StoreLine:
             async with asyncio.timeout(LONGEST_CLAIM_S):
                 for call in in_front:
                     await self.until_over(call, loop)
-                claim = await self.shared.claim(owner, key, waits=waits)
+                claim = await self.shared.claim(owner, key, waits=waits, knows_none=knows_none)
         except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
             self._tell_failure("claim", (owner, key), error, loop.time(), hung=False)
             return None

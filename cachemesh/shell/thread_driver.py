@@ -260,7 +260,12 @@ class ThreadDomain:
         assert line is not None
         runtime.listen()
         self.kick()  # What was removed before is not to come after the claim.
-        claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
+        claims = self._claims(
+            [
+                line.claim(live.owner, live.key, waits=live.waits_for_others, knows_none=live.knows_none)
+                for live in lives
+            ]
+        )
         found = []
         for live, first in zip(lives, claims, strict=True):
             claim = first
@@ -268,7 +273,7 @@ class ThreadDomain:
                 if runtime.found_elsewhere(live, claim.found):
                     found.append(live)
                     continue
-                (claim,) = self._claims([line.claim(live.owner, live.key, waits=False)])
+                (claim,) = self._claims([line.claim(live.owner, live.key, waits=live.knows_none)])
             runtime.claimed(live, claim)
         return found
 

@@ -49,7 +49,14 @@ class NearStore(MemoryStore):
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         return [await self.read(owner, key) for owner, key in places]
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:  # noqa: ARG002 (nobody else is there)
+    async def claim(
+        self,
+        owner: Owner,
+        key: str,
+        *,
+        waits: bool,  # noqa: ARG002 (nobody else is there)
+        knows_none: bool = False,  # noqa: ARG002 (as above)
+    ) -> Claim:
         await self._do("claim")
         return Claim(owner, key, 1)
 

@@ -191,12 +191,14 @@ class SqliteStore:
 
     # One fetch at a time
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it."""
         engine = self._engine
         length_s = engine.settings.lease if waits else None
         token = b"" if length_s is None else secrets.token_bytes(16)
-        seen = engine.seen(owner, key) if waits else None
+        seen = None
+        if waits:
+            seen = 0 if knows_none else engine.seen(owner, key)
         ends_at = time.monotonic() + MOST_LEASES * (length_s or 0.0)
         over, holder, held_from, pause_s = b"", b"", 0.0, POLL_S[0]
         while True:
