@@ -31,6 +31,7 @@ from cachemesh.stores.sqlite import file as files
 from cachemesh.stores.sqlite.mounts import is_on_network
 from cachemesh.stores.sqlite.places import Places
 from cachemesh.stores.sqlite.versions import has_wal_reset_bug
+from tests.stores.sizes import tries
 from tests.stores.sqlite_files import ALICE, BOB, NOW, Trouble, entry, payload, until, using, value
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -482,7 +483,7 @@ def test_namespaces_do_not_touch(tmp_path: Path) -> None:
     using(tmp_path / "x.db", act)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=2, max_size=2, unique=True))
 def test_se5_different_places_have_different_numbers(places: list[tuple[str, str]]) -> None:
     one, other = ((CacheScope.USER, user) for user, _ in places)
@@ -535,7 +536,7 @@ def test_se4_hostile_names_touch_nothing_that_is_not_theirs(tmp_path: Path) -> N
     using(tmp_path / "x.db", act)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=tries(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.text(), other=st.text())
 def test_se4_any_name_is_only_a_name(tmp_path: Path, name: str, other: str) -> None:
     async def act(store: SqliteStore) -> None:
