@@ -46,7 +46,7 @@ def main(path: str) -> None:
 
 
 def run(path: Path) -> str:
-    """This script in a process of its own: what it prints."""
+    """What a process of its own, with this very script, prints."""
     command = [sys.executable, __file__, str(path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 (this very script)
 
