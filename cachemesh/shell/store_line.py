@@ -28,7 +28,8 @@ import itertools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -37,7 +38,7 @@ from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
-from cachemesh.shell.ports import Change, Claim, DirectStore, Encoded, SharedStore, StoredEntry
+from cachemesh.shell.ports import Change, Claim, DirectStore, Encoded, SharedStore
 from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Store
+    from cachemesh.shell.ports import Store, StoredEntry
 
 T = TypeVar("T")
 
@@ -119,6 +120,7 @@ class StoreLine:
         self._last: dict[Place, StoreCall] = {}
         self._homes: weakref.WeakSet[Loop] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nurse: tuple[Loop, asyncio.TimerHandle] | None = None
 
     # Lining up
 
@@ -130,7 +132,6 @@ class StoreLine:
         if (
             self.direct is not None
             and prefix is None
-            and change.operation != "commit"  # Whether it was overtaken has to be heard.
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -140,7 +141,10 @@ class StoreLine:
     def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
         try:
-            return self.direct.enqueue(change)
+            claim = change.claim
+            if change.entry is None or claim is None:
+                return self.direct.enqueue(change)
+            return self.direct.enqueue(change, partial(self._overtaken, claim.owner, claim.key))
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
@@ -217,7 +221,7 @@ class StoreLine:
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """What a direct store has, in the thread that asks. All changes in front are over."""
         assert self.direct is not None
-        if not self.believes(owner, key):
+        if (self.doubts or self.health.is_suspect) and not self.believes(owner, key):
             return None
         began = time.monotonic()
         try:
@@ -234,17 +238,16 @@ class StoreLine:
 
     def checked(self, found: object, owner: Owner, key: str) -> StoredEntry | None:
         """`found`, if it is an entry of (owner, key), and there is no doubt about it by now."""
-        if found is None or self.doubts.concern(owner, key):
+        if found is None or (self.doubts and self.doubts.concern(owner, key)):
             return None
         damage = damage_of(found, owner, key)
-        if damage is not None:
-            self._report(shown_place(owner, key), UndecodableEntry(key, damage))
-            return None
-        assert isinstance(found, StoredEntry)
-        if self.shared is not None and type(found.value) is not Encoded:
-            self._report(shown_place(owner, key), UndecodableEntry(key, "a value that is not encoded"))
-            return None
-        return found
+        if damage is None:
+            entry = cast("StoredEntry", found)
+            if self.shared is None or type(entry.value) is Encoded:
+                return entry
+            damage = "a value that is not encoded"
+        self._report(shown_place(owner, key), UndecodableEntry(key, damage))
+        return None
 
     # Making the calls
 
@@ -292,6 +295,27 @@ class StoreLine:
                 await self._probe(loop)
             if any(self.doubts.number(*place) for place in doubted):
                 return
+
+    def _call_nurse(self, loop: Loop) -> None:
+        """Have somebody look after the store later on, even if nobody asks for anything until then."""
+        if self._nurse is None or self._nurse[0] is not loop:
+            if self._nurse is not None:
+                self._nurse[1].cancel()
+            rest_s = self.health.rest_left(loop.time())
+            self._nurse = loop, loop.call_later(rest_s, nurse, weakref.ref(self), loop)
+
+    def visit(self, loop: Loop) -> None:
+        """The nurse comes, in `loop`: to make up for what was missed. She tries no store that has missed nothing."""
+        self._nurse = None
+        if self.doubts:
+            self.start(self._nursed(loop), loop)
+        elif self.health.is_suspect:
+            self._call_nurse(loop)
+
+    async def _nursed(self, loop: Loop) -> None:
+        await self.care()
+        if self.doubts or self.health.is_suspect:
+            self._call_nurse(loop)
 
     async def _probe(self, loop: Loop) -> None:
         probe = Probe(self.refused)
@@ -419,9 +443,9 @@ class StoreLine:
             await shared.release(claim)
             return False
         is_kept = await shared.commit(change.entry, claim)
-        if not is_kept:
+        if is_kept is False:
             self._overtaken(claim.owner, claim.key)
-        return is_kept
+        return bool(is_kept)
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:
@@ -470,7 +494,7 @@ class StoreLine:
 
     # Beside the line
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim | None:
         """The claim of who is about to fetch. None: the store cannot say.
 
         It does not overtake what was removed before, else that would refuse the commit.
@@ -485,22 +509,24 @@ class StoreLine:
             async with deadline:
                 for call in in_front:
                     await self.until_over(call, loop)
-                claim = await self._claimed_by(self.shared, owner, key, waits=waits)
+                claim = await self._claimed_by(self.shared, owner, key, waits=waits, knows_none=knows_none)
         except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
             self._tell_failure("claim", (owner, key), error, loop.time(), hung=deadline.expired())
             return None
         self.health.succeeded()
         return claim
 
-    async def _claimed_by(self, shared: SharedStore, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def _claimed_by(self, shared: SharedStore, owner: Owner, key: str, *, waits: bool, knows_none: bool) -> Claim:
         """The claim that the store grants. What it has found is of this key, and there is no doubt about it."""
-        claim: object = await contained(shared.claim(owner, key, waits=waits))
+        claim: object = await contained(shared.claim(owner, key, waits=waits, knows_none=knows_none))
         if not isinstance(claim, Claim) or (claim.owner, claim.key) != (owner, key):
             msg = "a claim of another key" if isinstance(claim, Claim) else f"no Claim but {type(claim).__name__}"
             raise TypeError(msg)
         if claim.found is None or self.checked(claim.found, owner, key) is not None:
             return claim
-        return await self._claimed_by(shared, owner, key, waits=False) if waits else replace(claim, found=None)
+        if waits:
+            return await self._claimed_by(shared, owner, key, waits=False, knows_none=False)
+        return replace(claim, found=None)
 
     async def flush(self) -> StoreFailed | None:
         """Make all calls, and have a shared store write what it has not yet. What went wrong, if anything did."""
@@ -517,6 +543,9 @@ class StoreLine:
 
     async def close(self) -> None:
         """Let a shared store write what is left, and let go of it."""
+        if self._nurse is not None and self._nurse[0] is asyncio.get_running_loop():
+            self._nurse[1].cancel()
+            self._nurse = None
         if self.shared is None:
             return
         try:
@@ -534,6 +563,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, error, loop.time(), hung=False, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _give_up(
         self, job: Job, end: Callable[[object], None], loop: Loop, task: asyncio.Task[None], is_probe: bool
@@ -546,6 +576,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, TimeoutError(), loop.time(), hung=True, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _tell_failure(
         self, operation: str, place: Place, error: BaseException, now: float, *, hung: bool, is_probe: bool = False
@@ -593,3 +624,10 @@ async def contained(asking: Awaitable[T]) -> T:
         raise as_exception(error) from None
     except BaseException as error:  # noqa: BLE001 (it goes on, as an exception)
         raise as_exception(error) from None
+
+
+def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:
+    """Look after a store whose cache is still there."""
+    alive = line()
+    if alive is not None:
+        alive.visit(loop)

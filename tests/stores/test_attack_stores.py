@@ -69,8 +69,8 @@ class OddStore:
     async def keys(self, owner: Owner) -> Collection[str]:
         return await self._inner.keys(owner)
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
-        del waits
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
+        del waits, knows_none
         return await self._act("claim", Claim(owner, key, 1))  # type: ignore[no-any-return]  # whatever it is
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool:

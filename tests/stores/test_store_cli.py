@@ -464,7 +464,7 @@ def test_rm_without_a_clear_choice_removes_nothing(
 
 
 def test_a_fetch_that_began_before_rm_is_not_stored(place: Place) -> None:
-    async def fetching() -> bool:
+    async def fetching() -> bool | None:
         store = place.make()
         try:
             claim = await store.claim(GLOBAL_OWNER, "k", waits=False)
@@ -867,7 +867,7 @@ def test_hy1_what_is_written_during_an_import_stays(
     kind = type(place.make())
     commit = kind.commit
 
-    async def committing(store: Any, taken: StoredEntry, claim: Any) -> bool:
+    async def committing(store: Any, taken: StoredEntry, claim: Any) -> bool | None:
         await store.write(entry("k", "meanwhile"))
         return await commit(store, taken, claim)
 
@@ -997,7 +997,7 @@ except SystemExit as ended:
 @pytest.mark.parametrize(
     "bomb",
     [
-        lambda: b"x" * 200_000_000,
+        lambda: b"x" * 120_000_000,
         lambda: line().replace(b'"new"', b"[" * 7_000_000),
         lambda: line(expires_at="?").replace(b'"new"', b"[" + b"[]," * 2_500_000 + b"[]]"),
     ],
@@ -1117,7 +1117,7 @@ def test_the_command_in_a_process(place: Place, some: Mapping[Any, StoredEntry])
 def test_a_pipe_that_is_closed_early_is_no_trouble(place: Place, words: list[str]) -> None:
     """As of `| head -1`: a first line, no traceback, and the exit code that shells have for it."""
     # Far more than a pipe holds (64 KiB), whatever is printed of it.
-    fill(place, *(entry(f"{number} {'k' * 40}", "x" * 1_000) for number in range(2_000)))
+    fill(place, *(entry(f"{number} {'k' * 40}", "x" * 1_000) for number in range(800)))
     command = [sys.executable, "-m", "cachemesh", "store", *on(place.target, words)]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 (our own command)
