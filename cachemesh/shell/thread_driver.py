@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+import weakref
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
@@ -565,44 +567,61 @@ class Answers:
 
 
 class Portal:
-    """An event loop in a daemon thread: how threads use an async store. It starts when it is first needed."""
+    """An event loop in a daemon thread: how threads use an async store. It starts when it is first needed.
+
+    The thread ends with `stop`, or with the portal. The child of a fork gets one of its own.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._is_stopped = False
+        self._pid = os.getpid()
+        self._finalizer: weakref.finalize[..., Any] | None = None
 
     def start(self, coroutine: Coroutine[Any, Any, R]) -> Future[R] | None:
         """Run `coroutine` over there. None once the portal has been stopped, and where it cannot be started."""
-        with self._lock:
+        with self._own_lock():
             loop = self._running()
             if loop is None:
                 coroutine.close()
                 return None
-            return asyncio.run_coroutine_threadsafe(coroutine, loop)
+            # A timer keeps its context: nothing of the caller's is to be kept alive by it.
+            return Context().run(asyncio.run_coroutine_threadsafe, coroutine, loop)
 
     def post(self, callback: Callable[..., object], *arguments: object) -> bool:
         """Call `callback` over there. False where `start` would answer None."""
-        with self._lock:
+        with self._own_lock():
             loop = self._running()
             if loop is None:
                 return False
-            loop.call_soon_threadsafe(callback, *arguments)
+            loop.call_soon_threadsafe(callback, *arguments, context=Context())
             return True
+
+    def _own_lock(self) -> threading.Lock:
+        """The lock. In the child of a fork there is nobody in the thread, and whoever held the lock is not there."""
+        pid = os.getpid()
+        if pid != self._pid:
+            self._lock, self._loop, self._thread, self._pid = threading.Lock(), None, None, pid
+            if self._finalizer is not None:
+                self._finalizer.detach()
+        return self._lock
 
     def _running(self) -> asyncio.AbstractEventLoop | None:
         if self._is_stopped:
             return None
         if self._loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="cachemesh-store", daemon=True)
+            thread = threading.Thread(target=serve, args=(loop,), name="cachemesh-store", daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # There is no room for another one.
                 loop.close()
                 return None
             self._loop, self._thread = loop, thread
+            self._finalizer = weakref.finalize(self, wind_up, loop)
+            self._finalizer.atexit = False
         return self._loop
 
     def run(self, coroutine: Coroutine[Any, Any, None], *, patience_s: float | None = None) -> None:
@@ -622,17 +641,44 @@ class Portal:
 
     def stop(self) -> None:
         """Cancel what is left, and end the thread. A store that does not let itself be cancelled is left behind."""
-        with self._lock:
+        with self._own_lock():
             self._is_stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None or loop.is_closed():
             return
+        if self._finalizer is not None:
+            self._finalizer.detach()
         with suppress(TimeoutError):
             asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(CLOSE_GRACE_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CLOSE_GRACE_S)
-        if not thread.is_alive():
-            loop.close()
+
+
+def serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run `loop` until somebody stops it."""
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()
+
+
+def wind_up(loop: asyncio.AbstractEventLoop) -> None:
+    """Nobody has the portal any more: end it, once what is under way is over. This may run in any thread."""
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            _, left = await asyncio.wait(others, timeout=CLOSE_GRACE_S)
+            for task in left:
+                task.cancel()
+            await asyncio.sleep(0)
+        loop.stop()
+
+    ending = end()
+    try:
+        Context().run(asyncio.run_coroutine_threadsafe, ending, loop)
+    except RuntimeError:  # It has been closed.
+        ending.close()
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

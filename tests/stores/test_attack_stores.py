@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
+import os
+import subprocess
+import sys
+import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -214,6 +220,72 @@ def test_st6_closing_ends_though_the_store_does_not(
     before = time.monotonic()
     cache.close()
     assert time.monotonic() - before < 2
+
+
+# Coming and going
+
+
+def threads() -> set[threading.Thread]:
+    return {each for each in threading.enumerate() if each.name.startswith("cachemesh")}
+
+
+@pytest.mark.parametrize("kind", ["odd", "sqlite"])
+def test_ef_a_cache_that_is_dropped_leaves_no_thread(tmp_path: Path, kind: str) -> None:
+    """Nor its store: nobody has closed it, and what was written is kept all the same."""
+    before = threads()
+    caches = [SyncCache(store=SqliteStore(tmp_path / f"{n}.db") if kind == "sqlite" else OddStore()) for n in range(5)]
+    for cache in caches:
+        cache.get("k", lambda: Success(1), ttl=60)
+    stores = [weakref.ref(cache._runtime.line.store) for cache in caches if cache._runtime.line is not None]
+    assert len(stores) == 5
+    del cache, caches
+
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (threads() - before or any(each() for each in stores)):
+        gc.collect()
+        time.sleep(0.01)
+    assert threads() - before == set()
+    assert [each() for each in stores] == [None] * 5
+    if kind == "sqlite":
+        again = SyncCache(store=SqliteStore(tmp_path / "0.db"))
+        assert again.get("k", lambda: Failure("miss")) == Success(1)
+        again.close()
+
+
+FORKING = """
+import os, sys, tempfile
+from returns.result import Failure, Success
+from cachemesh import SyncCache
+from cachemesh.stores import MemoryStore, SqliteStore
+
+store = MemoryStore() if sys.argv[1] == "memory" else SqliteStore(sys.argv[2])
+cache = SyncCache(store=store)
+cache.get("before", lambda: Success(1), ttl=60)
+child = os.fork()
+if child == 0:
+    answers = [cache.get(key, lambda: Success(2), ttl=60).unwrap() for key in ("before", "after")]
+    cache.put("put", 3)
+    print(answers, cache.flush(), flush=True)
+    cache.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(cache.get("parent", lambda: Success(4)), cache.flush(), flush=True)
+cache.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_the_child_of_a_fork_goes_on_with_the_cache(tmp_path: Path, kind: str) -> None:
+    """The thread in which the store was spoken to is the parent's."""
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKING, kind, str(tmp_path / "cache.db")],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stdout.splitlines() == ["[1, 2] <Success: None>", "<Success: 4> <Success: None>"], ended.stderr
 
 
 # Values
