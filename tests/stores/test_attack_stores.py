@@ -278,7 +278,7 @@ cache.close()
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_the_child_of_a_fork_goes_on_with_the_cache(tmp_path: Path, kind: str) -> None:
     """The thread in which the store was spoken to is the parent's."""
-    ended = subprocess.run(
+    ended = subprocess.run(  # noqa: S603 (this very interpreter)
         [sys.executable, "-c", FORKING, kind, str(tmp_path / "cache.db")],
         capture_output=True,
         text=True,
