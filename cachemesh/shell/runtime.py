@@ -52,7 +52,7 @@ from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.intake import Arrival, Aside, Found, Intake, fits, termed
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.live import Boarding, Drops, LiveFlight, Phase, Plan, Wish, within
-from cachemesh.shell.logging import shown_key
+from cachemesh.shell.logging import shown_error, shown_key
 from cachemesh.shell.outcomes import (
     Answer,
     directed,
@@ -485,7 +485,8 @@ class Runtime:
         return kept if isinstance(kept, Success) else None
 
     def _tell_undecodable(self, owner: Owner, key: str, reason: str) -> None:
-        self.tell_error(shown_key(owner, key), UndecodableEntry(key, reason))
+        shown = shown_key(owner, key)
+        self.tell_error(shown, UndecodableEntry(shown, reason))
 
     def _failed(self, live: LiveFlight, answer: Answer) -> float | None:
         error = answer.failure()
@@ -550,7 +551,7 @@ class Runtime:
             commands.GaveUp(live.flight_id, self.time.now(), boarding.reads, boarding.falls_back, counts),
         )
         if is_first:
-            self.tell_error(shown_key(live.owner, live.key), error)
+            self.tell_error(shown_key(live.owner, live.key), shown_error(live.owner, error))
         return Failure(error) if old is None else old
 
     def _old_value(self, command: commands.WaitedLong | commands.GaveUp) -> Answer | None:

@@ -246,7 +246,8 @@ class StoreLine:
             if self.shared is None or type(entry.value) is Encoded:
                 return entry
             damage = "a value that is not encoded"
-        self._report(shown_place(owner, key), UndecodableEntry(key, damage))
+        shown = shown_place(owner, key)
+        self._report(shown, UndecodableEntry(shown, damage))
         return None
 
     # Making the calls

@@ -17,7 +17,7 @@ import pytest
 from msgspec.structs import replace
 from returns.result import Failure, Success
 
-from cachemesh import FetchTimeout, Lifetime, StoreFailed, SyncCache, UndecodableEntry, frozen
+from cachemesh import CacheScope, FetchTimeout, Lifetime, StoreFailed, SyncCache, UndecodableEntry, frozen
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
 from cachemesh.shell import health, store_line, thread_driver
 from cachemesh.shell.ports import Claim, Encoded, StoredEntry
@@ -220,6 +220,39 @@ def test_st6_closing_ends_though_the_store_does_not(
     before = time.monotonic()
     cache.close()
     assert time.monotonic() - before < 2
+
+
+# What loggers hear
+
+
+@pytest.mark.parametrize("found", [Encoded(b"1", "other"), Encoded(b"{"), "no bytes"])
+def test_se6_a_users_key_is_in_no_error_that_a_logger_gets(face: Face, found: object) -> None:
+    """Not in one about what the store has, whoever finds that out."""
+    owner: Owner = (CacheScope.USER, "ada")
+    stored = replace(FOUND, owner=owner, key="ada@example.org", value=found)
+    cache = face.new(store=OddStore(read_many=lambda: [stored], claim=lambda: Claim(owner, "ada@example.org", 1)))
+    view = cache.for_user("ada")
+
+    assert view.get("ada@example.org", face.fetcher(Success(1)), scope=CacheScope.USER) == Success(1)
+    [told] = [error for _, _, error in cache.log.named("error")]
+    assert type(told) is UndecodableEntry
+    assert "ada" not in repr(told)
+    assert "ada" not in str(told)
+    cache.close()
+
+
+def test_se6_nor_in_that_of_a_timeout(face: Face) -> None:
+    fetch = face.fetcher(Success(1), held=True)
+    waiting = face.for_user("ada").begin.get("ada@example.org", fetch, scope=CacheScope.USER, hard_timeout=1)
+    face.clock.advance(1)
+    answer = waiting.result()
+    fetch.release()
+    face.settle()
+
+    assert answer.failure().key == "ada@example.org"
+    [told] = [error for _, _, error in face.log.named("error")]
+    assert type(told) is FetchTimeout
+    assert "ada" not in repr(told)
 
 
 # Coming and going
