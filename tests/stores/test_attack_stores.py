@@ -21,6 +21,8 @@ from cachemesh import CacheScope, FetchTimeout, Lifetime, StoreFailed, SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
 from cachemesh.shell import health, store_line, thread_driver
 from cachemesh.shell.ports import Claim, Encoded, StoredEntry
+from cachemesh.shell.store_call import StoreCall, removal
+from cachemesh.shell.store_line import StoreLine
 from cachemesh.stores import MemoryStore, SqliteStore
 
 if TYPE_CHECKING:
@@ -152,16 +154,16 @@ def test_st6_a_claim_that_is_none_costs_no_answer(face: Face, name: str) -> None
     cache.close()
 
 
-def test_st6_what_was_found_is_not_believed_while_it_is_doubted(face: Face) -> None:
+def test_st6_what_was_found_is_not_believed_while_it_is_doubted() -> None:
     """A removal that failed is made up for later; until then a claim may not bring back what was removed."""
-    store = OddStore(delete=raising(OSError))
-    cache = face.new(store=store)
-    assert cache.get("k", face.fetcher(Success("found")), ttl=60) == Success("found")
+    line = StoreLine(OddStore(claim=claiming(FOUND)), threading.RLock(), lambda *_: None)
 
-    cache.invalidate("k")
-    store.acts = {"claim": claiming(FOUND), "delete": raising(OSError)}
-    assert cache.get("k", face.fetcher(Success("fetched")), ttl=60) == Success("fetched")
-    cache.close()
+    believed = asyncio.run(line.claim(GLOBAL_OWNER, "k", waits=True))
+    line.doubts.add(StoreCall(removal(GLOBAL_OWNER, "k")), 1)
+    doubted = asyncio.run(line.claim(GLOBAL_OWNER, "k", waits=True))
+
+    assert believed == Claim(GLOBAL_OWNER, "k", 1, found=FOUND)
+    assert doubted == Claim(GLOBAL_OWNER, "k", 1)
 
 
 def test_st6_a_claim_that_hangs_leaves_the_store_alone(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
