@@ -42,6 +42,11 @@ class Health:
         """Whether a suspect store has rested long enough."""
         return not 0.0 <= now - self._rests_from < self._rests_for
 
+    def rest_left(self, now: float) -> float:
+        """For how many seconds the store is to be left alone from now on, at least; a moment, where it is not."""
+        left = self._rests_from + self._rests_for - now
+        return max(COOL_DOWN_S, left if left <= self._rests_for else 0.0)
+
     def takes_probe(self, now: float) -> bool:
         """Whether it is to be tried now, by whoever asks first."""
         if not self.may_probe(now):

@@ -28,14 +28,15 @@ import itertools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
-from cachemesh.shell.ports import Change, DirectStore, SharedStore, StoredEntry
+from cachemesh.shell.ports import Change, DirectStore, SharedStore
 from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Claim, Store
+    from cachemesh.shell.ports import Claim, Store, StoredEntry
 
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
@@ -115,6 +116,7 @@ class StoreLine:
         self._last: dict[Place, StoreCall] = {}
         self._homes: weakref.WeakSet[Loop] = weakref.WeakSet()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._nurse: tuple[Loop, asyncio.TimerHandle] | None = None
 
     # Lining up
 
@@ -126,7 +128,6 @@ class StoreLine:
         if (
             self.direct is not None
             and prefix is None
-            and change.operation != "commit"  # Whether it was overtaken has to be heard.
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -136,7 +137,10 @@ class StoreLine:
     def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
         try:
-            return self.direct.enqueue(change)
+            claim = change.claim
+            if change.entry is None or claim is None:
+                return self.direct.enqueue(change)
+            return self.direct.enqueue(change, partial(self._overtaken, claim.owner, claim.key))
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
@@ -213,7 +217,7 @@ class StoreLine:
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """What a direct store has, in the thread that asks. All changes in front are over."""
         assert self.direct is not None
-        if not self.believes(owner, key):
+        if (self.doubts or self.health.is_suspect) and not self.believes(owner, key):
             return None
         began = time.monotonic()
         try:
@@ -230,14 +234,13 @@ class StoreLine:
 
     def checked(self, found: object, owner: Owner, key: str) -> StoredEntry | None:
         """`found`, if it is an entry of (owner, key), and there is no doubt about it by now."""
-        if found is None or self.doubts.concern(owner, key):
+        if found is None or (self.doubts and self.doubts.concern(owner, key)):
             return None
         damage = damage_of(found, owner, key)
-        if damage is not None:
-            self._report(shown_place(owner, key), UndecodableEntry(key, damage))
-            return None
-        assert isinstance(found, StoredEntry)
-        return found
+        if damage is None:
+            return cast("StoredEntry", found)
+        self._report(shown_place(owner, key), UndecodableEntry(key, damage))
+        return None
 
     # Making the calls
 
@@ -285,6 +288,27 @@ class StoreLine:
                 await self._probe(loop)
             if any(self.doubts.number(*place) for place in doubted):
                 return
+
+    def _call_nurse(self, loop: Loop) -> None:
+        """Have somebody look after the store later on, even if nobody asks for anything until then."""
+        if self._nurse is None or self._nurse[0] is not loop:
+            if self._nurse is not None:
+                self._nurse[1].cancel()
+            rest_s = self.health.rest_left(loop.time())
+            self._nurse = loop, loop.call_later(rest_s, nurse, weakref.ref(self), loop)
+
+    def visit(self, loop: Loop) -> None:
+        """The nurse comes, in `loop`: to make up for what was missed. She tries no store that has missed nothing."""
+        self._nurse = None
+        if self.doubts:
+            self.start(self._nursed(loop), loop)
+        elif self.health.is_suspect:
+            self._call_nurse(loop)
+
+    async def _nursed(self, loop: Loop) -> None:
+        await self.care()
+        if self.doubts or self.health.is_suspect:
+            self._call_nurse(loop)
 
     async def _probe(self, loop: Loop) -> None:
         probe = Probe(self.refused)
@@ -412,9 +436,9 @@ class StoreLine:
             await shared.release(claim)
             return False
         is_kept = await shared.commit(change.entry, claim)
-        if not is_kept:
+        if is_kept is False:
             self._overtaken(claim.owner, claim.key)
-        return is_kept
+        return bool(is_kept)
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:
@@ -463,7 +487,7 @@ class StoreLine:
 
     # Beside the line
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim | None:
         """The claim of who is about to fetch. None: the store cannot say.
 
         It does not overtake what was removed before, else that would refuse the commit.
@@ -477,7 +501,7 @@ class StoreLine:
             async with asyncio.timeout(LONGEST_CLAIM_S):
                 for call in in_front:
                     await self.until_over(call, loop)
-                claim = await self.shared.claim(owner, key, waits=waits)
+                claim = await self.shared.claim(owner, key, waits=waits, knows_none=knows_none)
         except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
             self._tell_failure("claim", (owner, key), error, loop.time(), hung=False)
             return None
@@ -499,6 +523,9 @@ class StoreLine:
 
     async def close(self) -> None:
         """Let a shared store write what is left, and let go of it."""
+        if self._nurse is not None and self._nurse[0] is asyncio.get_running_loop():
+            self._nurse[1].cancel()
+            self._nurse = None
         if self.shared is None:
             return
         try:
@@ -516,6 +543,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, error, loop.time(), hung=False, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _give_up(
         self, job: Job, end: Callable[[object], None], loop: Loop, task: asyncio.Task[None], is_probe: bool
@@ -528,6 +556,7 @@ class StoreLine:
                 self._tell_failure(job.operation, job.place, TimeoutError(), loop.time(), hung=True, is_probe=is_probe)
             finally:
                 end(None)
+                self._call_nurse(loop)
 
     def _tell_failure(
         self, operation: str, place: Place, error: BaseException, now: float, *, hung: bool, is_probe: bool = False
@@ -556,3 +585,10 @@ class StoreLine:
                 del self._unfinished[call.owner]
         if self._last.get(call.place) is call:
             del self._last[call.place]
+
+
+def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:
+    """Look after a store whose cache is still there."""
+    alive = line()
+    if alive is not None:
+        alive.visit(loop)

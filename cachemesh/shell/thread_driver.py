@@ -66,7 +66,7 @@ class ThreadDomain:
         if not boarding.leads:
             return self.wait_on(boarding)
         if live.is_load:
-            self.load_together([live])
+            self._load(live)
         elif live.may_be_left and self._goes_beside([live], partial(self._fly, live)):
             return self._wait_impatiently(boarding)
         else:
@@ -260,7 +260,12 @@ class ThreadDomain:
         assert line is not None
         runtime.listen()
         self.kick()  # What was removed before is not to come after the claim.
-        claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
+        claims = self._claims(
+            [
+                line.claim(live.owner, live.key, waits=live.waits_for_others, knows_none=live.knows_none)
+                for live in lives
+            ]
+        )
         found = []
         for live, first in zip(lives, claims, strict=True):
             claim = first
@@ -268,7 +273,7 @@ class ThreadDomain:
                 if runtime.found_elsewhere(live, claim.found):
                     found.append(live)
                     continue
-                (claim,) = self._claims([line.claim(live.owner, live.key, waits=False)])
+                (claim,) = self._claims([line.claim(live.owner, live.key, waits=live.knows_none)])
             runtime.claimed(live, claim)
         return found
 
@@ -404,23 +409,27 @@ class ThreadDomain:
 
     def load_together(self, lives: Sequence[LiveFlight]) -> None:
         """Read what the store has for `lives`, unless that has been done."""
-        waiting: list[tuple[LiveFlight, Answers]] = []
-        for live in lives:
-            if not live.is_over:
-                live.handle = threading.current_thread()
-                reading = self._begin_load(live)
-                if reading is not None:
-                    waiting.append((live, reading))
+        waiting = [(live, reading) for live in lives if (reading := self._begin_load(live)) is not None]
         for live, reading in waiting:
+            self._loaded(live, reading.wait)
+
+    def _load(self, live: LiveFlight) -> None:
+        """`load_together`, of one."""
+        reading = self._begin_load(live)
+        if reading is not None:
             self._loaded(live, reading.wait)
 
     def _begin_load(self, live: LiveFlight) -> Answers | None:
         """Have the store read over there: what to wait for. None where it is near enough to be read at once."""
-        line = self._runtime.line
+        if live.is_over:
+            return None
+        live.handle = threading.current_thread()
+        runtime = self._runtime
+        line = runtime.line
         assert line is not None
-        self._runtime.listen()
+        runtime.listen()
         if line.direct is not None and not (live.in_front and any(not call.is_over for call in live.in_front)):
-            self._loaded(live, partial(line.read_now, live.owner, live.key))
+            self._loaded(live, line.read_now, live.owner, live.asked.key)
             self.kick()
             return None
         self.kick()
@@ -432,9 +441,9 @@ class ThreadDomain:
             reading.tell(None)
         return reading
 
-    def _loaded(self, live: LiveFlight, read: Callable[[], StoredEntry | None]) -> None:
+    def _loaded(self, live: LiveFlight, read: Callable[..., StoredEntry | None], *place: Any) -> None:  # noqa: ANN401
         try:
-            self._runtime.loaded(live, read())
+            self._runtime.loaded(live, read(*place))
         except BaseException:
             self._runtime.aborted(live)
             raise
@@ -478,12 +487,16 @@ class ThreadDomain:
 
     def release(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on."""
-        with self._runtime.lock:
+        lock = self._runtime.lock
+        lock.acquire()  # As in `Runtime.ask`.
+        try:
             live.is_over = True
             waiters, live.waiters = live.waiters, []
             for waiter in waiters:
                 if waiter.locked():  # Else whoever waited with it is gone.
                     waiter.release()
+        finally:
+            lock.release()
 
     def finish(self, *, patience_s: float = CLOSE_GRACE_S) -> None:
         """Wait, but not for ever, for the threads behind; then stop."""

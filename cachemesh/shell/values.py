@@ -35,7 +35,8 @@ class Values:
 
     def taken(self, key: str, value: Any) -> Answer:  # noqa: ANN401 (whatever a caller writes)
         """A value that a caller writes, as it is cached: the caller may go on changing it."""
-        return self.kept(key, self.given(key, Success(value)))
+        answer = Success(value)
+        return answer if self.copy is self.freeze is None else self.kept(key, self.given(key, answer))
 
     def kept(self, key: str, answer: Answer) -> Answer:
         """`answer` as it is cached."""

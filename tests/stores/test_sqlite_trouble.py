@@ -15,7 +15,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from returns.result import Result, Success
 
+from cachemesh import SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.shell.ports import Change
 from cachemesh.stores.report import Level
@@ -48,7 +50,7 @@ def test_st4_what_cannot_be_written_is_not_read_and_it_recovers_by_itself(
         trouble.raises = lambda statement: failure(error) if writing(statement) else None
         await store.write(entry(value="new"))
         await store.delete(GLOBAL_OWNER, "deleted")
-        assert not await store.commit(entry("committed", "new"), claim)
+        assert await store.commit(entry("committed", "new"), claim) is None
         with pytest.raises(NotFlushedError):
             await store.flush()
         # The old copies are there, and cannot be overwritten: nobody may see them.
@@ -56,7 +58,7 @@ def test_st4_what_cannot_be_written_is_not_read_and_it_recovers_by_itself(
         assert await value(store, "kept") == b"'old'"
         assert sorted(await store.keys(GLOBAL_OWNER)) == ["kept"]
         refused = await store.claim(GLOBAL_OWNER, "k", waits=True)
-        assert not await store.commit(entry(value="refused"), refused)
+        assert await store.commit(entry(value="refused"), refused) is None
         trouble.raises = lambda statement: None  # noqa: ARG005 (there is room again)
         took_s = await until(lambda: store._engine.queue.doubts == 0)
         assert took_s <= 1.2
@@ -227,6 +229,23 @@ def test_st13_a_folder_that_cannot_be_made(tmp_path: Path, caplog: pytest.LogCap
     kinds = {(record.name, record.levelname) for record in caplog.records}
     assert kinds == {("cachemesh.stores.sqlite", "WARNING")}
     assert len(caplog.records) <= 3
+
+
+def test_st13_a_file_that_cannot_be_used_leaves_the_memory_as_good_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    fetched: list[int] = []
+
+    def fetch() -> Result[int, str]:
+        fetched.append(len(fetched))
+        return Success(len(fetched))
+
+    with SyncCache(store=SqliteStore(tmp_path / "file" / "x.db")) as cache:
+        assert [cache.get("k", fetch) for _ in range(3)] == [Success(1)] * 3
+        cache.flush()
+        assert cache.get("k", fetch) == Success(1)
+        assert cache.refresh("k", fetch) == Success(2)
+        cache.flush()
+        assert cache.get("k", fetch) == Success(2)
 
 
 @pytest.mark.parametrize("path", ["a\0b", "x" * 300, "\ud800"])

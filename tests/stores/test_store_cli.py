@@ -464,7 +464,7 @@ def test_rm_without_a_clear_choice_removes_nothing(
 
 
 def test_a_fetch_that_began_before_rm_is_not_stored(place: Place) -> None:
-    async def fetching() -> bool:
+    async def fetching() -> bool | None:
         store = place.make()
         try:
             claim = await store.claim(GLOBAL_OWNER, "k", waits=False)
@@ -867,7 +867,7 @@ def test_hy1_what_is_written_during_an_import_stays(
     kind = type(place.make())
     commit = kind.commit
 
-    async def committing(store: Any, taken: StoredEntry, claim: Any) -> bool:
+    async def committing(store: Any, taken: StoredEntry, claim: Any) -> bool | None:
         await store.write(entry("k", "meanwhile"))
         return await commit(store, taken, claim)
 

@@ -582,3 +582,23 @@ def test_a_failed_call_is_reported_once() -> None:
 
     run(line.found())
     assert line.heard == [("k", StoreFailed("read", OSError("disk")))]
+
+
+def test_what_a_store_missed_is_made_up_for_where_nobody_asks_any_more() -> None:
+    """All that is asked may be in memory: then no call would ever see to it."""
+    clock = VirtualClock()
+    store = FaultyStore()
+    store.faults["delete"] = ConnectionError()
+    line = Line(store)
+
+    async def main() -> None:
+        await store.write(an_entry(key="k"))
+        line.order(Change("delete", GLOBAL_OWNER, "k"))
+        await line.drain()
+        await asyncio.sleep(30)
+        assert await MemoryStore.read(store, GLOBAL_OWNER, "k") is not None
+        del store.faults["delete"]
+        await asyncio.sleep(2 * LONGEST_REST_S)
+        assert await MemoryStore.read(store, GLOBAL_OWNER, "k") is None
+
+    run(main(), clock=clock)

@@ -7,7 +7,7 @@ does, and nothing worse comes of it than a fetch too many, or a wait.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import sqlite3
 
     from cachemesh.stores.sqlite.places import PlaceNumber
+
+REFUSED: Final = -1
+"""The generation of a claim that was made when nothing could be written: nothing is kept with it."""
 
 
 class Claiming(Struct, frozen=True):

@@ -12,7 +12,7 @@ from cachemesh.stores.envelope import DamagedEnvelopeError, sealed
 from cachemesh.stores.marks import MOST_MARKS, Marks
 from cachemesh.stores.sqlite import lease
 from cachemesh.stores.sqlite.file import PAGE_SIZE, pragma
-from cachemesh.stores.sqlite.lease import Held
+from cachemesh.stores.sqlite.lease import REFUSED, Held
 from cachemesh.stores.sqlite.queue import place_of
 from cachemesh.stores.sqlite.records import record_of
 from cachemesh.stores.sqlite.schema import FENCE, MarkState, guarded, mark_of, meta_of, place_names
@@ -106,13 +106,15 @@ class Transaction:
         self.meta.seq += 1
         self._put(self._places.number(entry.owner, entry.key), entry, self.meta.seq)
 
-    def _commit(self, entry: StoredEntry, claim: Claim) -> bool:
+    def _commit(self, entry: StoredEntry, claim: Claim) -> bool | None:
         place = self._places.number(claim.owner, claim.key)
         if claim.token:
             lease.give_up(self.connection, place, claim.token)
         if (entry.owner, entry.key) != (claim.owner, claim.key):
             return False
         generation = claim.generation
+        if generation == REFUSED:
+            return None
         if generation < self.meta.floor or generation > self.meta.seq or generation < self._latest(place):
             return False
         dated = replace(entry, generation=generation)

@@ -28,6 +28,7 @@ from cachemesh.stores.sqlite.errors import (
     shown,
 )
 from cachemesh.stores.sqlite.file import quarantine
+from cachemesh.stores.sqlite.lease import REFUSED
 from cachemesh.stores.sqlite.sweep import PASS_PAUSE_S, Sweeper
 
 if TYPE_CHECKING:
@@ -44,9 +45,6 @@ FEW: Final = 256
 RETRY_S: Final = 1.0
 DISK_TROUBLE: Final = (sqlite3.OperationalError, OSError, SqliteStoreError)
 """What the orders are not to blame for."""
-
-REFUSED: Final = -1
-"""The generation of a claim that no commit fits."""
 
 
 class Worker:
@@ -277,8 +275,6 @@ class Worker:
             if order.kind == "claim":
                 claiming = order.claiming
                 order.answer(Claim(claiming.owner, claiming.key, REFUSED), None)
-            elif order.kind == "commit":
-                order.answer(False, None)  # noqa: FBT003 (the answer of `commit`)
             elif order.kind == "flush":
                 order.answer(None, NotFlushedError(f"nothing can be written: {shown(error)}"))
             else:

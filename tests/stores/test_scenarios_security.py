@@ -1,0 +1,349 @@
+"""Scenarios of those who mean no good: what lies in a store, what a key may be, who may read, who may connect."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ipaddress
+import os
+import pickle
+import random
+import ssl
+import stat
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from returns.result import Failure, Success
+
+from cachemesh import CacheScope, SyncCache
+from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
+from cachemesh.stores.redis import RedisStore
+from cachemesh.stores.redis.layout import Layout
+from cachemesh.stores.sqlite.places import Places
+from tests.stores.servers import Server
+from tests.stores.test_shared_stores import Heard, until
+from tests.stores.worlds import OnDisk, OnServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cachemesh.core.scopes import Owner
+    from tests.stores.worlds import World
+
+USER: Final = CacheScope.USER
+ASKED: Final = Failure("asked")
+EXECUTED: Final[list[str]] = []
+FOUND: Final[list[str]] = []
+"""What a pickle has looked up, in the whole process, since `_watch_pickle` was called."""
+
+
+class Exploit:
+    """What a pickle can do when it is read."""
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return EXECUTED.append, ("executed",)
+
+
+def _watch_pickle(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "pickle.find_class":
+        FOUND.append(".".join(map(str, arguments)))
+
+
+def test_se2_nothing_that_lies_in_a_store_is_unpickled(world: World) -> None:
+    pickled = [pickle.dumps(os.getcwd, protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    sys.addaudithook(_watch_pickle)
+    pickle.loads(pickled[-1])  # noqa: S301 (the hook works)
+    assert FOUND
+    FOUND.clear()
+    shell = b"cposix\nsystem\n(S'exit 1'\ntR."
+    for data in (*pickled, shell):
+        one = world.new()
+        for number in range(3):
+            one.get(f"k{number}", Success(number), ttl=60)
+            one.user("alice").get(f"k{number}", Success(number), scope=USER, ttl=60)
+        one.flush()
+        assert world.plant(data) >= 6
+        another = world.new()
+        for number in range(3):
+            assert another.get(f"k{number}", ASKED) == ASKED
+            assert another.user("alice").get(f"k{number}", ASKED, scope=USER) == ASKED
+        one.cache.clear()
+        one.flush()
+    assert FOUND == []
+
+
+PIECES: Final = (
+    *("'", '"', ";", "--", "\0", "\r\n", "*", "?", "[", "]", "\\", "{", "}", ":", "%", "/", "..", " "),
+    *(
+        "' OR 1=1 --",
+        "DROP TABLE entries",
+        "FLUSHALL\r\n",
+        "redis.call('FLUSHALL')",
+        "$6",
+        "cm1:",
+        "\ud800",
+        "é",
+        "\u202e",
+    ),
+)
+
+
+def test_se4_hostile_keys_and_users_touch_nothing_that_is_not_theirs(world: World) -> None:
+    rng = random.Random(4)
+    texts = list({"".join(rng.choices(PIECES, k=rng.randrange(1, 6))) for _ in range(260)})[:200]
+    assert len(texts) == 200
+    one = world.new()
+    one.user("victim").get("victim", Success("theirs"), scope=USER, ttl=60)
+    one.get("victim", Success("everyone's"), ttl=60)
+    for number, text in enumerate(texts):
+        assert one.get(text, Success(number), ttl=60, tags=(text,)) == Success(number)
+        if number % 8 == 0:
+            assert one.user(text).get(text, Success(-number), scope=USER, ttl=60) == Success(-number)
+    one.flush()
+    another = world.new()
+    for number, text in enumerate(texts):
+        assert another.get(text, ASKED) == Success(number)
+        if number % 8 == 0:
+            assert another.user(text).get(text, ASKED, scope=USER) == Success(-number)
+    gone = texts[::4]
+    for text in gone[:25]:
+        another.call("invalidate", text)
+    for text in gone[25:]:
+        another.call("invalidate_tag", text)
+    another.flush()
+    last = world.new()
+    for number, text in enumerate(texts):
+        assert last.get(text, ASKED) == (ASKED if text in gone else Success(number)), text
+    assert last.user("victim").get("victim", ASKED, scope=USER) == Success("theirs")
+    assert last.get("victim", ASKED) == Success("everyone's")
+
+
+names: Final = st.text(max_size=8) | st.sampled_from(["", ":", "a:b", "a", "b", "{", "}", "\0", "user", "1:a"])
+owners: Final = st.one_of(st.just(GLOBAL_OWNER), st.just(SESSION_OWNER), names.map(lambda name: (USER, name)))
+places: Final = st.tuples(names, owners, names)
+
+
+@given(places, places)
+@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+def test_se5_two_places_share_no_name_on_either_store(
+    one: tuple[str, Owner, str], other: tuple[str, Owner, str]
+) -> None:
+    """A place is (namespace, owner, key)."""
+    on_server = [Layout(namespace).entry(owner, key) for namespace, owner, key in (one, other)]
+    on_disk = [Places(namespace).number(owner, key) for namespace, owner, key in (one, other)]
+    leases = [Layout(namespace).lease(name) for (namespace, _, _), name in zip((one, other), on_server, strict=True)]
+    assert (on_server[0] == on_server[1]) is (one == other)
+    assert (on_disk[0] == on_disk[1]) is (one == other)
+    assert (leases[0] == leases[1]) is (one == other)
+    assert not set(on_server) & set(leases)
+
+
+# Files
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_se7_nobody_else_may_read_what_a_cache_writes(face_name: str, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    world = OnDisk(face_name, tmp_path / "made" / "anew" / "cache.db")
+    try:
+        one = world.new()
+        one.get("k", Success("v"), ttl=60)
+        one.flush()
+        # Damaged while it is in use: it is moved away, and that is as private.
+        world.path.write_bytes(b"damaged" * 1_000)
+        another = world.new()
+        another.get("k", Success("v"), ttl=60)
+        another.flush()
+        found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in world.path.parent.iterdir()}
+        assert any("corrupt" in name for name in found), found
+        assert {name: mode for name, mode in found.items() if mode != 0o600} == {}
+        for folder in (world.path.parent, world.path.parent.parent):
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        os.umask(before)
+        world.close()
+
+
+# Who may connect
+
+ACL: Final = (
+    "~cm1:* &cm1:*"
+    " -@all +get +mget +set +del +unlink +exists +getrange +hmget +hset +hget +hdel"
+    " +zadd +zcard +zrangebyscore +zpopmin +eval +evalsha +script|load +publish +subscribe +ping +info +scan"
+)
+"""All that a user of the server needs, on one server."""
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    with Server(unixsocket="valkey.sock") as server:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *ACL.split())
+            client.execute_command("ACL", "SETUSER", "default", "-@all", "+ping", "+acl")
+        yield server
+
+
+class Restricted(OnServer):
+    """Somebody with few rights."""
+
+    def store(self, **settings: Any) -> RedisStore:
+        return RedisStore(f"redis://app:secret@{self.server.host}:{self.server.port}", **settings)
+
+
+def use_it_all(world: World, heard: Heard) -> None:
+    """Read, write, remove, mark, claim, hear of others."""
+    one, other = world.new(logger=heard), world.new(logger=heard)
+    assert one.get("k", Success(1), ttl=60, tags=("t",)) == Success(1)
+    one.flush()
+    assert other.get("k", ASKED) == Success(1)
+    one.call("put", "k", 2, ttl=60)
+    one.flush()
+    until(lambda: other.get("k", ASKED) == Success(2))
+    for remove, arguments in (
+        ("invalidate", ("k",)),
+        ("invalidate_tag", ("t",)),
+        ("expire_tag", ("t",)),
+        ("invalidate_prefix", ("k",)),
+        ("clear_scope", (CacheScope.GLOBAL,)),
+        ("clear", ()),
+    ):
+        one.get("k", Success(1), ttl=60, tags=("t",))
+        one.flush()
+        until(lambda: other.get("k", ASKED) == Success(1))
+        one.call(remove, *arguments)
+        one.flush()
+        until(lambda: other.get("k", ASKED) == ASKED)
+    one.get("down", Failure("no"), cache_failures=True, ttl=60)
+    one.flush()
+    assert other.get("down", Success("up")) == Failure("no")
+    assert one.flush() == Success(None)
+    assert heard.errors == [("k", "asked")] * len([each for each in heard.errors if each == ("k", "asked")]) + [
+        each for each in heard.errors if each in {("first", "asked"), ("down", "no")}
+    ]
+
+
+def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str) -> None:
+    world, heard = Restricted(face_name, guarded), Heard()
+    try:
+        use_it_all(world, heard)
+    finally:
+        world.close()
+
+
+def test_se8_a_wrong_password_costs_the_help_of_the_store_and_is_told(guarded: Server) -> None:
+    heard = Heard()
+    with SyncCache(store=RedisStore(f"redis://app:wrong-one@{guarded.host}:{guarded.port}"), logger=heard) as cache:
+        assert cache.get("k", lambda: Success(1), ttl=60) == Success(1)
+        assert cache.peek("k") == Success(1)
+    assert heard.errors
+    assert "wrong-one" not in repr(heard.errors)
+
+
+def test_se8_a_socket_of_the_file_system(guarded: Server) -> None:
+    url = f"unix://app:secret@{guarded.folder / 'valkey.sock'}"
+    with SyncCache(store=RedisStore(url)) as one, SyncCache(store=RedisStore(url)) as other:
+        one.get("socket", lambda: Success(1), ttl=60)
+        assert one.flush() == Success(None)
+        assert other.get("socket", lambda: Failure("asked")) == Success(1)
+
+
+class Certified:
+    """A certificate that signs itself, and a proxy that speaks TLS with it. The server of the wheel has no TLS."""
+
+    def __init__(self, folder: Path, to: Server) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+        now = datetime.datetime.now(datetime.UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(hours=1))
+            .not_valid_after(now + datetime.timedelta(hours=1))
+            .add_extension(
+                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
+            )
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .sign(key, hashes.SHA256())
+        )
+        self.path = folder / "certificate.pem"
+        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_path = folder / "key.pem"
+        key_path.write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(self.path, key_path)
+        self._to = to
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, there = await asyncio.open_connection(self._to.host, self._to.port)
+
+        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65_536):
+                target.write(data)
+            target.close()
+
+        try:
+            await asyncio.gather(pump(reader, there), pump(back, writer))
+        except OSError:
+            writer.close()
+            there.close()
+
+    def __enter__(self) -> int:
+        self._thread.start()
+        starting = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _end(self) -> None:
+        self._server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_se8_a_certificate_that_nobody_vouches_for_is_refused_unless_one_trusts_it(
+    server: Server, tmp_path: Path, scheme: str
+) -> None:
+    certified = Certified(tmp_path, server)
+    with certified as port:
+        url, heard = f"{scheme}://127.0.0.1:{port}", Heard()
+        with SyncCache(store=RedisStore(url), logger=heard) as cache:
+            assert cache.get("k", lambda: Success(1), ttl=60) == Success(1)
+            assert isinstance(cache.flush(), Failure)
+        assert heard.errors
+        with server.client() as client:
+            assert client.dbsize() == 0
+        trusting = f"{url}?ssl_ca_certs={certified.path}"
+        with SyncCache(store=RedisStore(trusting)) as one, SyncCache(store=RedisStore(trusting)) as other:
+            one.get("k", lambda: Success(1), ttl=60)
+            assert one.flush() == Success(None)
+            assert other.get("k", lambda: Failure("asked")) == Success(1)
+            one.put("k", 2, ttl=60)
+            one.flush()
+            until(lambda: other.get("k", lambda: Failure("asked")) == Success(2))
