@@ -37,7 +37,7 @@ def main(path: str) -> None:
         time.sleep(0.05)  # The origin is slow, and may be paid for.
         return Success(Weather(city=city, degrees=len(city)))
 
-    with SyncCache(store=SqliteStore(path), default_ttl="1h") as cache:
+    with SyncCache(store=SqliteStore(path), default_ttl=3_600) as cache:
         for city in CITIES:
             found = cache.get(city, lambda city=city: weather(city), schema=Weather)
             assert found == Success(Weather(city=city, degrees=len(city)))
