@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -37,16 +38,16 @@ def main(path: str) -> None:
         time.sleep(0.05)  # The origin is slow, and may be paid for.
         return Success(Weather(city=city, degrees=len(city)))
 
-    with SyncCache(store=SqliteStore(path), default_ttl="1h") as cache:
+    with SyncCache(store=SqliteStore(path), default_ttl=3_600) as cache:
         for city in CITIES:
-            found = cache.get(city, lambda city=city: weather(city), schema=Weather)
+            found = cache.get(city, partial(weather, city), schema=Weather)
             assert found == Success(Weather(city=city, degrees=len(city)))
     # Leaving the `with` writes what is left; `cache.flush()` does so at any other time.
     print(len(fetched), "fetches")
 
 
 def run(path: Path) -> str:
-    """This script in a process of its own: what it prints."""
+    """What a process that runs this script prints."""
     command = [sys.executable, __file__, str(path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 (this very script)
 
