@@ -100,7 +100,8 @@ def app_on(path: Path) -> FastAPI:
 def or_503(answer: Result[T, object]) -> T:
     """The end of the railway: what there is no value for is the client's to hear."""
     if isinstance(answer, Success):
-        return answer.unwrap()
+        value: T = answer.unwrap()
+        return value
     raise HTTPException(503)
 
 
