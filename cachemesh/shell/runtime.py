@@ -72,11 +72,10 @@ from cachemesh.shell.schema import (
     decoded_failure,
     decoded_plainly,
     encoded_failure,
-    encoded_plainly,
 )
 from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.tables import LiveState
-from cachemesh.shell.values import Values, thawed
+from cachemesh.shell.values import Values
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
@@ -448,7 +447,7 @@ class Runtime:
     def encoded(self, owner: Owner, key: str, value: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
         """`value` as bytes; None where it has none that would bring it back, which the logger is told."""
         try:
-            return encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
+            return self.values.encoded(key, value, schema)
         except EncodingError as error:
             self._tell_unencodable(owner, key, error)
             return None

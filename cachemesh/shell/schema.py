@@ -321,7 +321,10 @@ TIMEOUT: Final = "cachemesh.FetchTimeout"
 def encoded_failure(error: Any, schema: Schema | None) -> Encoded:  # noqa: ANN401
     """An error as JSON: plain, of `schema`, or a `FetchTimeout`. `EncodingError` for any other."""
     if type(error) is FetchTimeout:
-        return Encoded(ANYTHING.dump_json([error.key, error.after]), TIMEOUT)
+        try:
+            return Encoded(ANYTHING.dump_json([error.key, error.after]), TIMEOUT)
+        except Exception as raised:  # noqa: BLE001 (a fetcher may put anything into one of its own)
+            raise EncodingError(reason_of(raised)) from None
     return encoded_plainly(error) if schema is None else schema.encode(error)
 
 

@@ -29,14 +29,16 @@ import threading
 import time
 import weakref
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+
+from msgspec.structs import replace
 
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
-from cachemesh.shell.ports import Change, DirectStore, SharedStore
+from cachemesh.shell.ports import Change, Claim, DirectStore, Encoded, SharedStore
 from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Claim, Store, StoredEntry
+    from cachemesh.shell.ports import Store, StoredEntry
+
+T = TypeVar("T")
 
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
@@ -238,7 +242,10 @@ class StoreLine:
             return None
         damage = damage_of(found, owner, key)
         if damage is None:
-            return cast("StoredEntry", found)
+            entry = cast("StoredEntry", found)
+            if self.shared is None or type(entry.value) is Encoded:
+                return entry
+            damage = "a value that is not encoded"
         self._report(shown_place(owner, key), UndecodableEntry(key, damage))
         return None
 
@@ -497,16 +504,29 @@ class StoreLine:
         loop = asyncio.get_running_loop()
         with self._lock:
             in_front = self.in_front_of_read(owner, key)
+        deadline = asyncio.timeout(LONGEST_CLAIM_S if waits else health.TIMEOUT_S)
         try:
-            async with asyncio.timeout(LONGEST_CLAIM_S):
+            async with deadline:
                 for call in in_front:
                     await self.until_over(call, loop)
-                claim = await self.shared.claim(owner, key, waits=waits, knows_none=knows_none)
+                claim = await self._claimed_by(self.shared, owner, key, waits=waits, knows_none=knows_none)
         except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
-            self._tell_failure("claim", (owner, key), error, loop.time(), hung=False)
+            self._tell_failure("claim", (owner, key), error, loop.time(), hung=deadline.expired())
             return None
         self.health.succeeded()
         return claim
+
+    async def _claimed_by(self, shared: SharedStore, owner: Owner, key: str, *, waits: bool, knows_none: bool) -> Claim:
+        """The claim that the store grants. What it has found is of this key, and there is no doubt about it."""
+        claim: object = await contained(shared.claim(owner, key, waits=waits, knows_none=knows_none))
+        if not isinstance(claim, Claim) or (claim.owner, claim.key) != (owner, key):
+            msg = "a claim of another key" if isinstance(claim, Claim) else f"no Claim but {type(claim).__name__}"
+            raise TypeError(msg)
+        if claim.found is None or self.checked(claim.found, owner, key) is not None:
+            return claim
+        if waits:
+            return await self._claimed_by(shared, owner, key, waits=False, knows_none=False)
+        return replace(claim, found=None)
 
     async def flush(self) -> StoreFailed | None:
         """Make all calls, and have a shared store write what it has not yet. What went wrong, if anything did."""
@@ -516,7 +536,7 @@ class StoreLine:
             return StoreFailed("flush", RuntimeError("the store has missed something"))
         try:
             if self.shared is not None:
-                await self.shared.flush()
+                await contained(self.shared.flush())
         except Exception as error:  # noqa: BLE001 (as above)
             return StoreFailed("flush", error)
         return None
@@ -529,7 +549,7 @@ class StoreLine:
         if self.shared is None:
             return
         try:
-            await self.shared.aclose()
+            await contained(self.shared.aclose())
         except Exception as error:  # noqa: BLE001 (as above)
             self._report("", StoreFailed("aclose", error))
 
@@ -585,6 +605,25 @@ class StoreLine:
                 del self._unfinished[call.owner]
         if self._last.get(call.place) is call:
             del self._last[call.place]
+
+
+async def contained(asking: Awaitable[T]) -> T:
+    """What a store answers. Whatever it raises is an exception; a cancellation of its own is none of the caller's."""
+    task = asyncio.current_task()
+    try:
+        return await asking
+    except asyncio.CancelledError as error:
+        if task is not None and task.cancelling():
+            raise
+        raise as_exception(error) from None
+    except GeneratorExit:
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        if threading.current_thread() is threading.main_thread():
+            raise
+        raise as_exception(error) from None
+    except BaseException as error:  # noqa: BLE001 (it goes on, as an exception)
+        raise as_exception(error) from None
 
 
 def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:

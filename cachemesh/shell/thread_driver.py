@@ -42,7 +42,9 @@ JUMPING_CLOCK_LOOK_S: Final = 0.002
 """How often a waiting thread looks at a clock that is not the system's."""
 
 CLOSE_GRACE_S: Final = 5.0
-"""How long `close` waits for what is under way."""
+"""How long `close` waits for what is under way,"""
+LONGEST_CLOSE_S: Final = 60.0
+"""and for a store that writes what it has not yet."""
 
 
 class ThreadDomain:
@@ -512,7 +514,7 @@ class ThreadDomain:
                 self._warming.cancel()
             self._finish_calls()
             assert self._runtime.line is not None
-            self._portal.run(self._runtime.line.close())
+            self._portal.run(self._runtime.line.close(), patience_s=LONGEST_CLOSE_S)
             self._portal.stop()
 
     def _finish_calls(self) -> None:
@@ -521,7 +523,7 @@ class ThreadDomain:
         assert line is not None
         assert self._portal is not None
         if line.is_busy or line.doubts:
-            self._portal.run(line.drain())
+            self._portal.run(line.drain(), patience_s=LONGEST_CLOSE_S)
 
 
 def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseException | None] | None:
@@ -603,11 +605,12 @@ class Portal:
             self._loop, self._thread = loop, thread
         return self._loop
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, None], *, patience_s: float | None = None) -> None:
         """Run `coroutine` over there, and wait for it; a store, or a logger told of it, is over there itself."""
         running = self.start(coroutine)
         if running is not None and threading.current_thread() is not self._thread:
-            running.result()
+            with suppress(TimeoutError):
+                running.result(patience_s)
 
     def call(self, coroutine: Coroutine[Any, Any, R]) -> R | None:
         """What `coroutine` answers over there. None where it cannot be asked, or not be waited for."""
@@ -618,16 +621,18 @@ class Portal:
         return None if running is None else running.result()
 
     def stop(self) -> None:
-        """Cancel what is left, and end the thread."""
+        """Cancel what is left, and end the thread. A store that does not let itself be cancelled is left behind."""
         with self._lock:
             self._is_stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None or loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(CLOSE_GRACE_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        thread.join(CLOSE_GRACE_S)
+        if not thread.is_alive():
+            loop.close()
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

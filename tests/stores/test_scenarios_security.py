@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import ipaddress
 import os
 import pickle
@@ -158,8 +158,13 @@ def test_se7_nobody_else_may_read_what_a_cache_writes(face_name: str, tmp_path: 
         one = world.new()
         one.get("k", Success("v"), ttl=60)
         one.flush()
-        # Damaged while it is in use: it is moved away, and that is as private.
-        world.path.write_bytes(b"damaged" * 1_000)
+        found = {path.name: stat.S_IMODE(path.stat().st_mode) for path in world.path.parent.iterdir()}
+        assert {f"cache.db{suffix}" for suffix in ("", "-wal", "-shm")} <= set(found)
+        assert {name: mode for name, mode in found.items() if mode != 0o600} == {}
+        one.close()
+        # What is damaged is moved away, and that is as private.
+        whole = world.path.read_bytes()
+        world.path.write_bytes(whole[:100] + b"damaged" * (len(whole) // 7))
         another = world.new()
         another.get("k", Success("v"), ttl=60)
         another.flush()
@@ -170,6 +175,31 @@ def test_se7_nobody_else_may_read_what_a_cache_writes(face_name: str, tmp_path: 
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     finally:
         os.umask(before)
+        world.close()
+
+
+@pytest.mark.parametrize("kind", ["link", "somebody else's"])
+def test_se7_a_folder_that_somebody_else_controls_is_refused(
+    face_name: str, tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir(mode=0o700)
+    if kind == "link":
+        (tmp_path / "link").symlink_to(folder)
+        folder = tmp_path / "link"
+    elif os.geteuid() == 0:
+        os.chown(folder, 12_345, -1)
+    else:
+        pytest.skip("only root can give a folder away")
+    world = OnDisk(face_name, folder / "cache.db")
+    try:
+        one = world.new()
+        assert one.get("k", Success("v"), ttl=60) == Success("v")
+        assert one.get("k", ASKED) == Success("v")
+        assert isinstance(one.flush(), Failure)
+        assert list(folder.iterdir()) == []
+        assert "the folder is" in caplog.text
+    finally:
         world.close()
 
 
@@ -196,6 +226,7 @@ class Restricted(OnServer):
     """Somebody with few rights."""
 
     def store(self, **settings: Any) -> RedisStore:
+        settings = {"memory_cap": 0.2, "ping_interval": 0.5, **settings}
         return RedisStore(f"redis://app:secret@{self.server.host}:{self.server.port}", **settings)
 
 
@@ -218,7 +249,7 @@ def use_it_all(world: World, heard: Heard) -> None:
     ):
         one.get("k", Success(1), ttl=60, tags=("t",))
         one.flush()
-        until(lambda: other.get("k", ASKED) == Success(1))
+        until(lambda: other.get("k", ASKED) != ASKED)
         one.call(remove, *arguments)
         one.flush()
         until(lambda: other.get("k", ASKED) == ASKED)
@@ -226,13 +257,12 @@ def use_it_all(world: World, heard: Heard) -> None:
     one.flush()
     assert other.get("down", Success("up")) == Failure("no")
     assert one.flush() == Success(None)
-    assert heard.errors == [("k", "asked")] * len([each for each in heard.errors if each == ("k", "asked")]) + [
-        each for each in heard.errors if each in {("first", "asked"), ("down", "no")}
-    ]
+    assert {type(error) for _, error in heard.errors} <= {str}  # Fetches that failed, and no store.
 
 
 def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str) -> None:
     world, heard = Restricted(face_name, guarded), Heard()
+    world.new().cache.clear()
     try:
         use_it_all(world, heard)
     finally:
@@ -262,15 +292,15 @@ class Certified:
     def __init__(self, folder: Path, to: Server) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(hours=1))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
             )

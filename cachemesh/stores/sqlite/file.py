@@ -58,6 +58,9 @@ MOST_WAL_BYTES: Final = 4_000 * PAGE_SIZE
 MOST_QUARANTINED: Final = 3
 """So many damaged files are kept beside the file."""
 
+ROOT: Final = 0
+"""The user who may do everything anyway."""
+
 SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 DAMAGED: Final = ".corrupt-"
 
@@ -196,6 +199,7 @@ class DataFile:
     def open(self, report: Callable[[Exception], None]) -> Database:
         """The file, made or mended if need be. Raises one of `FAILURES` where it cannot be had now."""
         make_folder(self.path.parent)
+        check_folder(self.path.parent)
         with self.lock.held():
             try:
                 return self._whole(self.path, report)
@@ -313,6 +317,20 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
         with contextlib.suppress(FileExistsError):  # Another process was faster.
             folder.mkdir(mode=0o700)
+
+
+def check_folder(folder: Path) -> None:
+    """UnavailableError where somebody else may have chosen what lies in it: who owns a folder may change its files.
+
+    A link is refused as well: whoever made it says where the values go. Those in
+    the root folder are the system's (`/tmp` is one on some).
+    """
+    if folder.is_symlink() and folder.parent != folder.parent.parent:
+        msg = "the folder is a link; name the one that it leads to"
+        raise UnavailableError(msg)
+    if hasattr(os, "geteuid") and folder.stat().st_uid not in {os.geteuid(), ROOT}:
+        msg = "the folder is somebody else's"
+        raise UnavailableError(msg)
 
 
 def prepare_file(path: Path) -> None:

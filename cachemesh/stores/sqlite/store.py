@@ -18,9 +18,8 @@ from cachemesh.stores.sqlite.engine import Engine
 from cachemesh.stores.sqlite.errors import SqliteStoreError
 from cachemesh.stores.sqlite.fork import watch_over
 from cachemesh.stores.sqlite.lane import Lane, one_by_one
-from cachemesh.stores.sqlite.lease import Claiming, Held
+from cachemesh.stores.sqlite.lease import REFUSED, Claiming, Held
 from cachemesh.stores.sqlite.settings import Settings
-from cachemesh.stores.sqlite.worker import REFUSED
 
 if TYPE_CHECKING:
     import os
@@ -248,7 +247,7 @@ class SqliteStore:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool | None] = loop.create_future()
         await self._put(Change("commit", entry.owner, entry.key, entry=entry, claim=claim), answering(loop, future))
-        return await future is True
+        return await future
 
     async def release(self, claim: Claim) -> None:
         """Nothing was fetched: give up the lease."""
