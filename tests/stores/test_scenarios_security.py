@@ -25,8 +25,9 @@ from returns.result import Failure, Success
 
 from cachemesh import CacheScope, SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
-from cachemesh.stores.redis import RedisStore
+from cachemesh.stores.redis import RedisStore, ServerRefusedError
 from cachemesh.stores.redis.layout import Layout
+from cachemesh.stores.redis.rights import RIGHTS
 from cachemesh.stores.sqlite.places import Places
 from tests.stores.servers import Server
 from tests.stores.test_shared_stores import Heard, until
@@ -205,29 +206,29 @@ def test_se7_a_folder_that_somebody_else_controls_is_refused(
 
 # Who may connect
 
-ACL: Final = (
-    "~cm1:* &cm1:*"
-    " -@all +get +mget +set +del +unlink +exists +getrange +hmget +hset +hget +hdel"
-    " +zadd +zcard +zrangebyscore +zpopmin +eval +evalsha +script|load +publish +subscribe +ping +info +scan"
+ONE_NAMESPACE: Final = RIGHTS.replace(
+    "~cm1:* &cm1:*", "~cm1:9:cachemesh:* ~cm1:{9:cachemesh}:* &cm1:{9:cachemesh}:news"
 )
-"""All that a user of the server needs, on one server."""
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Server]:
     with Server(unixsocket="valkey.sock") as server:
         with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *ACL.split())
+            client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *RIGHTS.split())
+            client.execute_command("ACL", "SETUSER", "tenant", "reset", "on", ">secret", *ONE_NAMESPACE.split())
             client.execute_command("ACL", "SETUSER", "default", "-@all", "+ping", "+acl")
         yield server
 
 
 class Restricted(OnServer):
-    """Somebody with few rights."""
+    """Somebody with few rights: `user`."""
+
+    user = "app"
 
     def store(self, **settings: Any) -> RedisStore:
         settings = {"memory_cap": 0.2, "ping_interval": 0.5, **settings}
-        return RedisStore(f"redis://app:secret@{self.server.host}:{self.server.port}", **settings)
+        return RedisStore(f"redis://{self.user}:secret@{self.server.host}:{self.server.port}", **settings)
 
 
 def use_it_all(world: World, heard: Heard) -> None:
@@ -260,13 +261,21 @@ def use_it_all(world: World, heard: Heard) -> None:
     assert {type(error) for _, error in heard.errors} <= {str}  # Fetches that failed, and no store.
 
 
-def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str) -> None:
+@pytest.mark.parametrize("user", ["app", "tenant"])
+def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str, user: str) -> None:
     world, heard = Restricted(face_name, guarded), Heard()
+    world.user = user
     world.new().cache.clear()
     try:
         use_it_all(world, heard)
+        reader: RedisStore = world.store()
+        assert asyncio.run(reader.stats()).details["mode"] == "single"
+        asyncio.run(reader.aclose())
     finally:
         world.close()
+    foreign = RedisStore(f"redis://tenant:secret@{guarded.host}:{guarded.port}", namespace="another")
+    with pytest.raises(ServerRefusedError):
+        asyncio.run(foreign.read(GLOBAL_OWNER, "k"))
 
 
 def test_se8_a_wrong_password_costs_the_help_of_the_store_and_is_told(guarded: Server) -> None:
