@@ -31,13 +31,14 @@ from cachemesh.stores.redis.rights import RIGHTS
 from cachemesh.stores.sqlite.places import Places
 from tests.stores.servers import Server
 from tests.stores.test_shared_stores import Heard, until
-from tests.stores.worlds import OnDisk, OnServer
+from tests.stores.worlds import OnDisk, OnServer, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.stores.report import StoreStats
     from tests.stores.worlds import World
 
 USER: Final = CacheScope.USER
@@ -261,6 +262,13 @@ def use_it_all(world: World, heard: Heard) -> None:
     assert {type(error) for _, error in heard.errors} <= {str}  # Fetches that failed, and no store.
 
 
+async def figures_of(store: RedisStore) -> StoreStats:
+    try:
+        return await store.stats()
+    finally:
+        await store.aclose()
+
+
 @pytest.mark.parametrize("user", ["app", "tenant"])
 def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str, user: str) -> None:
     world, heard = Restricted(face_name, guarded), Heard()
@@ -268,14 +276,12 @@ def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Serve
     world.new().cache.clear()
     try:
         use_it_all(world, heard)
-        reader: RedisStore = world.store()
-        assert asyncio.run(reader.stats()).details["mode"] == "single"
-        asyncio.run(reader.aclose())
+        assert asyncio.run(figures_of(world.store())).details["mode"] == "single"
     finally:
         world.close()
     foreign = RedisStore(f"redis://tenant:secret@{guarded.host}:{guarded.port}", namespace="another")
     with pytest.raises(ServerRefusedError):
-        asyncio.run(foreign.read(GLOBAL_OWNER, "k"))
+        asyncio.run(figures_of(foreign))
 
 
 def test_se8_a_wrong_password_costs_the_help_of_the_store_and_is_told(guarded: Server) -> None:
@@ -380,6 +386,8 @@ def test_se8_a_certificate_that_nobody_vouches_for_is_refused_unless_one_trusts_
             assert client.dbsize() == 0
         trusting = f"{url}?ssl_ca_certs={certified.path}"
         with SyncCache(store=RedisStore(trusting)) as one, SyncCache(store=RedisStore(trusting)) as other:
+            for each in (one, other):
+                Process(each, None).listens()
             one.get("k", lambda: Success(1), ttl=60)
             assert one.flush() == Success(None)
             assert other.get("k", lambda: Failure("asked")) == Success(1)
