@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.shell.ports import StoredEntry
     from cachemesh.stores.report import StoreStats
     from tests.stores.worlds import World
 
@@ -269,6 +270,13 @@ async def figures_of(store: RedisStore) -> StoreStats:
         await store.aclose()
 
 
+async def read_of(store: RedisStore) -> StoredEntry | None:
+    try:
+        return await store.read(GLOBAL_OWNER, "k")
+    finally:
+        await store.aclose()
+
+
 @pytest.mark.parametrize("user", ["app", "tenant"])
 def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str, user: str) -> None:
     world, heard = Restricted(face_name, guarded), Heard()
@@ -281,7 +289,7 @@ def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Serve
         world.close()
     foreign = RedisStore(f"redis://tenant:secret@{guarded.host}:{guarded.port}", namespace="another")
     with pytest.raises(ServerRefusedError):
-        asyncio.run(figures_of(foreign))
+        asyncio.run(read_of(foreign))
 
 
 def test_se8_a_wrong_password_costs_the_help_of_the_store_and_is_told(guarded: Server) -> None:
@@ -385,7 +393,10 @@ def test_se8_a_certificate_that_nobody_vouches_for_is_refused_unless_one_trusts_
         with server.client() as client:
             assert client.dbsize() == 0
         trusting = f"{url}?ssl_ca_certs={certified.path}"
-        with SyncCache(store=RedisStore(trusting)) as one, SyncCache(store=RedisStore(trusting)) as other:
+        with (
+            SyncCache(store=RedisStore(trusting, timeout=5.0)) as one,
+            SyncCache(store=RedisStore(trusting, timeout=5.0)) as other,
+        ):
             for each in (one, other):
                 Process(each, None).listens()
             one.get("k", lambda: Success(1), ttl=60)
