@@ -115,6 +115,29 @@ except ModuleNotFoundError as error:
     assert printed(WITHOUT_TEST_TOOLS + program) in {"hypothesis\n", "pytest\n"}
 
 
+@pytest.mark.parametrize(
+    ("missing", "module", "name"),
+    [
+        ("redis", "cachemesh.stores", "RedisStore"),
+        ("redis", "cachemesh.stores.redis", "RedisStore"),
+        ("cryptography", "cachemesh.stores.encryption", "PartitionCipher"),
+    ],
+)
+def test_what_wants_an_extra_names_it(missing: str, module: str, name: str) -> None:
+    extra = {"redis": "redis", "cryptography": "encryption"}[missing]
+    program = f"""
+import sys
+sys.modules[{missing!r}] = None
+from cachemesh.stores import MemoryStore, SqliteStore
+try:
+    from {module} import {name}
+except ImportError as error:
+    print(error)
+"""
+
+    assert printed(program).endswith(f" needs the extra `{extra}`: pip install 'cachemesh[{extra}]'\n")
+
+
 def test_strategies_are_a_module_however_they_are_imported() -> None:
     assert printed("import cachemesh.testing; print(cachemesh.testing.strategies.__name__)") == (
         "cachemesh.testing.strategies\n"

@@ -62,7 +62,7 @@ class StartFetch(Struct, frozen=True, gc=False):
     attempt: int = 1
 
 
-class Load(Struct, frozen=True):
+class Load(Struct, frozen=True, gc=False):
     """Read the store for a flight, and report with `Loaded`."""
 
     flight_id: int
@@ -99,7 +99,7 @@ class Settle(Redacted, Generic[A], frozen=True):
     asks_again_after: int = 0
 
 
-class AskAgain(Struct, frozen=True):
+class AskAgain(Struct, frozen=True, gc=False):
     """The load is over: everyone who waits for it asks again, with `asked_store`.
 
     `is_struck`: the key was changed while it was being read. Whoever shares the
@@ -139,7 +139,7 @@ class Save(Redacted, Generic[A], frozen=True):
     is_stored: bool = False
 
 
-class Admit(Struct, frozen=True):
+class Admit(Struct, frozen=True, gc=False):
     """An entry came into memory from the store, or from a snapshot. `is_new`: its key held none before."""
 
     owner: Owner
@@ -215,11 +215,15 @@ class TagMarked(Struct, frozen=True):
 
 
 class Overtaken(Struct, frozen=True):
-    """`keys` of an owner were changed elsewhere, and are forgotten; `is_whole`: all that the owner has."""
+    """`keys` of an owner were changed elsewhere, and are forgotten; `is_whole`: all that the owner has.
+
+    `is_gap`: nobody knows whether they were, and so the owner has not left.
+    """
 
     owner: Owner
     keys: frozenset[str]
     is_whole: bool
+    is_gap: bool = False
 
 
 class DropPartition(Struct, frozen=True):

@@ -352,15 +352,18 @@ def on_loaded(state: State[A], command: Loaded[A]) -> Step[A]:
         return state, ()
 
     partition = listing_partition(state, flight)
-    key = flight.key
+    key, owner, entry = flight.key, flight.owner, command.entry
     ask_again = AskAgain(flight.flight_id, is_struck=partition is None)
-    if partition is None or key in partition.entries:
+    if partition is None or partition.entries.get(key) is not None:
         return landed(state, flight, partition), (ask_again,)
 
-    if command.entry is not None and not was_marked(state, flight.owner, command.entry, flight.flight_id):
-        entry = stamped(made_in_time(command.entry, command.now), flight.flight_id)
-        partition = partition.moved(partition.entries.insert(key, entry), partition.failures, partition.flights)
-        return landed(state, flight, partition), (Admit(flight.owner, key), ask_again)
+    if entry is not None and (entry.terms is None or not was_marked(state, owner, entry, flight.flight_id)):
+        entry = stamped(made_in_time(entry, command.now), flight.flight_id)
+        stored = partition.moved(
+            partition.entries.insert(key, entry), partition.failures, without(partition.flights, flight)
+        )
+        partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
+        return state.moved(partitions, state.flights.discard(flight.flight_id)), (Admit(owner, key), ask_again)
 
     failed = command.failed
     if failed is not None and key not in partition.failures:
@@ -430,9 +433,18 @@ def landed(state: State[A], flight: Flight, partition: Partition[A] | None) -> S
 
 def unlisted(partition: Partition[A], flight: Flight) -> Partition[A]:
     """`partition`, which listed `flight`, without it: it may no longer store."""
-    listed = tuple(each for each in partition.flights.get(flight.key) or () if each != flight.flight_id)
-    under_way = partition.flights.insert(flight.key, listed) if listed else partition.flights.discard(flight.key)
-    return partition.moved(partition.entries, partition.failures, under_way)
+    return partition.moved(partition.entries, partition.failures, without(partition.flights, flight))
+
+
+def without(under_way: Map[str, tuple[int, ...]], flight: Flight) -> Map[str, tuple[int, ...]]:
+    """The list of flights that may still store, less this one."""
+    key, flight_id = flight.key, flight.flight_id
+    listed = under_way.get(key) or ()
+    if listed != (flight_id,):
+        listed = tuple(each for each in listed if each != flight_id)
+        if listed:
+            return under_way.insert(key, listed)
+    return under_way.discard(key)
 
 
 def without_overtaken(

@@ -35,11 +35,11 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
         return state, (Overtaken(owner, frozenset({key}), is_whole=False),)
 
     if partition is None:
-        return state, (Overtaken(owner, frozenset(), is_whole=True),)
+        return state, (Overtaken(owner, frozenset(), is_whole=True, is_gap=command.is_gap),)
     keys = frozenset((*partition.entries, *partition.failures))
     left = fetches_in(state, partition) if command.is_gap else {}
     if not keys and left == dict(partition.flights.items()):
-        return state, (Overtaken(owner, keys, is_whole=True),)
+        return state, (Overtaken(owner, keys, is_whole=True, is_gap=command.is_gap),)
     partitions = state.partitions.discard(owner)
     if left:
         kept = state.blank(owner)
@@ -47,7 +47,7 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
         for name, flights in left.items():
             under_way = under_way.insert(name, flights)
         partitions = partitions.insert(owner, kept.moved(kept.entries, kept.failures, under_way))
-    return state.moved(partitions, state.flights), (Overtaken(owner, keys, is_whole=True),)
+    return state.moved(partitions, state.flights), (Overtaken(owner, keys, is_whole=True, is_gap=command.is_gap),)
 
 
 def fetches_in(state: State[A], partition: Partition[A]) -> dict[str, tuple[int, ...]]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from cachemesh.core.effects import Refusal, Refuse, Save
 from cachemesh.core.lifetimes import made, renewed, verdict
-from cachemesh.core.model import A, Entry, Partition, State, settled
+from cachemesh.core.model import A, Entry, Partition, State
 from cachemesh.core.policies import MISSING
 from cachemesh.core.scopes import Owner, owner_of
 
@@ -72,12 +72,14 @@ def standing_entry(state: State[A], owner: Owner, key: str, now: float) -> Entry
 
 def written(state: State[A], owner: Owner, key: str, entry: Entry[A], stamp: int, *, is_news: bool) -> Step[A]:
     """`state` with `entry`, and with no flight that may still store under its key."""
-    partition: Partition[A] = state.partitions.get(owner) or state.blank(owner)
-    is_new = key not in partition.entries
+    before = state.partitions.get(owner)
+    partition: Partition[A] = state.blank(owner) if before is None else before
+    is_new = partition.entries.get(key) is None
     partition = partition.moved(
         partition.entries.insert(key, entry),
         partition.failures.discard(key) if key in partition.failures else partition.failures,
         partition.flights.discard(key) if key in partition.flights else partition.flights,
     )
-    state = state.moved(settled(state.partitions, owner, partition), state.flights)
+    if partition is not before:
+        state = state.moved(state.partitions.insert(owner, partition), state.flights)
     return state, (Save(stamp, owner, key, entry, is_new, is_news),)

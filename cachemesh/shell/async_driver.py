@@ -221,11 +221,13 @@ class AsyncDomain:
         if batch is not None:
             batch.hold()
         try:
-            claim = await runtime.line.claim(live.owner, live.key, waits=live.waits_for_others)
+            claim = await runtime.line.claim(
+                live.owner, live.key, waits=live.waits_for_others, knows_none=live.knows_none
+            )
             if claim is not None and claim.found is not None:
                 if runtime.found_elsewhere(live, claim.found):
                     return True
-                claim = await runtime.line.claim(live.owner, live.key, waits=False)
+                claim = await runtime.line.claim(live.owner, live.key, waits=live.knows_none)
         finally:
             if batch is not None:
                 batch.release()
@@ -247,9 +249,10 @@ class AsyncDomain:
 
     def _load(self, live: LiveFlight) -> None:
         assert self._reads is not None
-        self._runtime.listen()
-        self._reads.add(Read(live.owner, live.key, live.in_front, partial(self._loaded, live)))
-        self.kick()
+        read = Read(live.owner, live.asked.key, live.in_front, partial(self._loaded, live))
+        if self._reads.add(read):
+            self._runtime.listen()
+            self.kick()
 
     def _loaded(self, live: LiveFlight, found: StoredEntry | None) -> None:
         try:

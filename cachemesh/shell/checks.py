@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from returns.result import Failure
 
+from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.core.model import Lifespan, Origin
 from cachemesh.core.retry import Retry
 from cachemesh.core.scopes import CacheScope
@@ -101,6 +102,8 @@ def checked_life(runtime: Runtime, ttl: object) -> tuple[float | None, Lifespan 
     if ttl is DEFAULT:
         lifetime = runtime.default_lifetime
         return runtime.default_ttl_s, None if lifetime is None else lifetime.lifespan, lifetime
+    if type(ttl) is int and 0 <= ttl <= LONGEST_TTL_S:
+        return float(ttl), None, None
     try:
         ttl_s, lifespan = life_of(ttl)
     except Exception:  # noqa: BLE001 (an object that is no duration may raise anything when it is looked at)

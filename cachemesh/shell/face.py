@@ -237,7 +237,7 @@ class Face:
         answer = runtime.values.taken(key, value)
         if isinstance(answer, Failure):
             return answer
-        now, chance = runtime.time.now(), runtime.chance()
+        now, chance = runtime.time.now(), 0.0 if lifespan is None else runtime.chance()
         put = commands.Put(key, answer, now, UNSTAMPED, scope, self._viewer, ttl_s, lifespan, checked, chance, known)
         written: Result[T, CacheError] = self._write(put, answer, self._encoded(key, scope, value, known), value)
         return written
@@ -349,7 +349,7 @@ class Face:
         if refused is not None:
             return refused
         self._after_order()
-        return Success(value)
+        return answer if answer.unwrap() is value else Success(value)
 
     # Snapshots
 

@@ -26,9 +26,8 @@ from cachemesh.errors import CacheClosed, CacheError, InvalidOption, InvalidSnap
 from cachemesh.shell.intake import termed
 from cachemesh.shell.ports import Encoded, StoredEntry
 from cachemesh.shell.runtime import ASIDE, FULL, REMOVED, TAKEN
-from cachemesh.shell.schema import TIMEOUT, EncodingError, Schema, encoded_failure, encoded_plainly
+from cachemesh.shell.schema import TIMEOUT, EncodingError, encoded_failure
 from cachemesh.shell.snapshot import Snapshot, is_sound, is_writable, writable_validator
-from cachemesh.shell.values import thawed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -165,25 +164,13 @@ def record_of(runtime: Runtime, owner: Owner, key: str, found: Found) -> StoredE
         if isinstance(found, Failed):
             value = encoded_failure(found.answer.failure(), found.schema)
             return stored_failure(runtime, owner, key, found, value)
-        value = encoded_value(found.answer.unwrap(), None if found.terms is None else found.terms.schema)
+        schema = None if found.terms is None else found.terms.schema
+        value = runtime.values.encoded(key, found.answer.unwrap(), schema)
     except EncodingError:
         return None
     stored = runtime.as_stored(owner, key, found, value)
     validator = writable_validator(stored.validator)
     return stored if validator is stored.validator else replace(stored, validator=validator)
-
-
-def encoded_value(value: Any, schema: Schema | None) -> Encoded:  # noqa: ANN401 (whatever is cached)
-    """`value` as JSON, frozen or not."""
-    if schema is None:
-        return encoded_plainly(thawed(value))
-    try:
-        return schema.encode(value)
-    except EncodingError:
-        plain = thawed(value)
-        if plain is value:
-            raise
-        return schema.encode(plain)
 
 
 def stored_failure(runtime: Runtime, owner: Owner, key: str, failed: Failed[Any], value: Encoded) -> StoredEntry:

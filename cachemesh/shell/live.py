@@ -105,6 +105,21 @@ class Plan(Struct, frozen=True):
 MOST_GONE: Final = 64
 """So many that have left may stand among those who wait, however few these are."""
 
+DROP_COUNTERS: Final = 1_024
+
+
+class Drops:
+    """How often the partition of an owner has been dropped, and maybe that of a few others: it does not grow."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * DROP_COUNTERS
+
+    def of(self, owner: Owner) -> int:
+        return self._counts[hash(owner) % DROP_COUNTERS]
+
+    def add(self, owner: Owner) -> None:
+        self._counts[hash(owner) % DROP_COUNTERS] += 1
+
 
 class LiveFlight:
     """Mutable, and owned by the runtime. What most flights leave as it is stands in the class."""
@@ -115,6 +130,10 @@ class LiveFlight:
     """A load whose key was changed while it was being read."""
     is_admitted = False
     """A load that has brought an entry into memory."""
+    has_found = False
+    """A load for which the store had an entry. News may make memory forget it before who waited looks there."""
+    knows_none = False
+    """Neither a value nor a failure was remembered when it began: whatever another process has fetched will do."""
     is_beside = False
     """It runs in a thread beside the one that leads it."""
     is_stopped = False
@@ -177,7 +196,7 @@ class LiveFlight:
         self.fetch = fetch
         self.plan = plan
         self.drops_before = drops_before
-        """How many partitions had been dropped when it began."""
+        """How often its owner's partition had been dropped when it began (`Drops`)."""
         self.waiters: list[Any] = []
 
     @property

@@ -147,6 +147,8 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
 
 def tags_of(tags: object) -> tuple[str, ...] | None:
     """`tags` as a tuple of plain strs; None where they are no collection of strs (one str is none)."""
+    if type(tags) is tuple and not tags:
+        return ()
     try:
         if isinstance(tags, str | Mapping) or not isinstance(tags, Collection):
             return None

@@ -73,7 +73,7 @@ Clock: TypeAlias = Callable[[], float]
 """Seconds since the epoch. A clock that also has a `sleep(seconds)` method is what `SyncCache` waits with."""
 
 
-class Encoded(Struct, frozen=True):
+class Encoded(Struct, frozen=True, gc=False):
     """A value as JSON: what a store that keeps bytes is handed in the place of a value, and what it answers.
 
     `schema`: the name of what it is written as; "" is plain JSON. `version`:
@@ -169,10 +169,12 @@ class SharedStore(Store, Protocol):
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         """What `read` answers to each of `places`, in one go."""
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it.
 
-        That is a wait for its lease to end, and so not for ever.
+        That is a wait for its lease to end, and so not for ever. What was read last through this store is not
+        `found` again, as whoever fetches it anew finds it too old; unless they say with `knows_none` that they have
+        seen nothing, whatever others who share this store object have read meanwhile.
         """
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool | None:
@@ -201,8 +203,13 @@ class DirectStore(SharedStore, Protocol):
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """As `read`."""
 
-    def enqueue(self, change: Change) -> bool:
-        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing."""
+    def enqueue(self, change: Change, overtaken: Callable[[], object] | None = None) -> bool:
+        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing.
+
+        `overtaken` is called, from whatever thread and perhaps before this
+        returns, where the claim of a "commit" is too old, so that nothing was
+        kept. What was lost with a disk that failed was not overtaken.
+        """
 
 
 class Change(Struct, frozen=True):

@@ -51,7 +51,7 @@ from cachemesh.shell.durations import duration_s, seconds
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.intake import Arrival, Aside, Found, Intake, fits, termed
 from cachemesh.shell.lifetime import Lifetime
-from cachemesh.shell.live import Boarding, LiveFlight, Phase, Plan, Wish, within
+from cachemesh.shell.live import Boarding, Drops, LiveFlight, Phase, Plan, Wish, within
 from cachemesh.shell.logging import shown_key
 from cachemesh.shell.outcomes import (
     Answer,
@@ -72,11 +72,10 @@ from cachemesh.shell.schema import (
     decoded_failure,
     decoded_plainly,
     encoded_failure,
-    encoded_plainly,
 )
 from cachemesh.shell.store_line import StoreLine
 from cachemesh.shell.tables import LiveState
-from cachemesh.shell.values import Values, thawed
+from cachemesh.shell.values import Values
 from cachemesh.shell.watch import Mailbox, WatchTable
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class Runtime:
         self.logger = logger
         self.time = Timekeeper(clock, lambda error: self.tell_error("clock", error))
         self.lock = threading.RLock()
-        self._drops = 0
+        self._drops = Drops()
         self._is_busy = False
         self._deferred: deque[commands.Command[Answer]] = deque()
         """What finalizers ordered while this very thread held the lock: a value may use the cache as it dies."""
@@ -221,7 +220,9 @@ class Runtime:
                     leads = live is started
                     answer = Boarding(live, effect.falls_back, effect.reads, leads, command, fetch, plan, trace)
                 elif type(effect) is StartFetch:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
+                    started = LiveFlight(
+                        effect.flight_id, effect.owner, command, fetch, plan, self._drops.of(effect.owner)
+                    )
                     if plan is not self.default_plan or plan.age_s is not None:
                         self._prepare(started)
                     if self.keeps_bytes:
@@ -238,7 +239,9 @@ class Runtime:
                 elif type(effect) is effects.Refuse:
                     answer = Failure(self._refusal(effect, command.key))
                 elif type(effect) is effects.Load:
-                    started = LiveFlight(effect.flight_id, effect.owner, command, fetch, plan, self._drops)
+                    started = LiveFlight(
+                        effect.flight_id, effect.owner, command, fetch, plan, self._drops.of(effect.owner)
+                    )
                     started.is_load = True
                     assert self.line is not None
                     started.in_front = self.line.in_front_of_read(effect.owner, effect.key)
@@ -268,6 +271,17 @@ class Runtime:
         flight = self.state.flights.get(effect.flight_id)
         live.claims = flight is not None and flight.persist
         live.waits_for_others = effect.source in WAITING and batch_of(live.fetch) is None
+        if live.waits_for_others and effect.source is RefreshSource.CACHE_MISS:
+            live.knows_none = self._remembers_nothing(live.owner, live.key)
+
+    def _remembers_nothing(self, owner: Owner, key: str) -> bool:
+        """Neither a failure nor a value, but for one that was invalidated by a tag: the store knows since when."""
+        partition = self.state.partitions.get(owner)
+        if partition is None:
+            return True
+        entry = partition.entries.get(key)
+        is_gone = entry is None or verdict(entry, self.time.now(), self.state, owner) is MISSING
+        return is_gone and key not in partition.failures
 
     def _fetch_conditionally(self, live: LiveFlight) -> Any:  # noqa: ANN401 (whatever a fetcher answers)
         fetch: Callable[[Previous[Any] | None], Any] = live.fetcher
@@ -364,8 +378,9 @@ class Runtime:
         live, asked = boarding.live, boarding.asked
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
-        has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops
-        reads_again = live.is_struck and self._backplane is not None and asked.rereads < MOST_REREADS
+        has_left = live.owner != GLOBAL_OWNER and live.drops_before != self._drops.of(live.owner)
+        may_be_struck = live.is_struck or live.has_found
+        reads_again = may_be_struck and self._backplane is not None and asked.rereads < MOST_REREADS
         return replace(
             asked,
             now=self.time.now(),
@@ -431,20 +446,22 @@ class Runtime:
 
     def encoded(self, owner: Owner, key: str, value: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
         """`value` as bytes; None where it has none that would bring it back, which the logger is told."""
-        return self._bytes_of(
-            owner, key, lambda: encoded_plainly(thawed(value)) if schema is None else schema.encode(value)
-        )
+        try:
+            return self.values.encoded(key, value, schema)
+        except EncodingError as error:
+            self._tell_unencodable(owner, key, error)
+            return None
 
     def encoded_error(self, owner: Owner, key: str, error: Any, schema: Schema | None) -> Encoded | None:  # noqa: ANN401
         """`error` as bytes, as for `encoded`."""
-        return self._bytes_of(owner, key, lambda: encoded_failure(error, schema))
-
-    def _bytes_of(self, owner: Owner, key: str, encode: Callable[[], Encoded]) -> Encoded | None:
         try:
-            return encode()
-        except EncodingError as error:
-            self.tell_error(shown_key(owner, key), StoreFailed("encode", error))
+            return encoded_failure(error, schema)
+        except EncodingError as raised:
+            self._tell_unencodable(owner, key, raised)
             return None
+
+    def _tell_unencodable(self, owner: Owner, key: str, error: EncodingError) -> None:
+        self.tell_error(shown_key(owner, key), StoreFailed("encode", error))
 
     def decoded(self, stored: StoredEntry, schema: Schema | None) -> Answer | None:
         """The answer in what was stored. None where it is none of this schema, which the logger is told."""
@@ -462,6 +479,8 @@ class Runtime:
         if stored.is_failure:
             return Failure(decoded_failure(value, schema))
         answer = Success(decoded_plainly(value) if schema is None else schema.decode(value))
+        if self.values.freeze is None:
+            return answer
         kept = self.values.kept(stored.key, answer)
         return kept if isinstance(kept, Success) else None
 
@@ -568,6 +587,7 @@ class Runtime:
     def loaded(self, live: LiveFlight, stored: StoredEntry | None) -> None:
         """The store has answered the load `live`."""
         entry, failed = self._as_loaded(stored, live.plan)
+        live.has_found = entry is not None  # Before anybody is woken.
         ordered = self.dispatch(commands.Loaded(live.flight_id, self.time.now(), entry, failed))
         live.is_admitted = len(ordered) > 0 and type(ordered[0]) is effects.Admit
 
@@ -631,8 +651,8 @@ class Runtime:
         if owner == GLOBAL_OWNER:
             for key in list(self.alike) if effect.is_whole else effect.keys:
                 self.alike.pop(key, None)
-        elif effect.is_whole:
-            self._drops += 1
+        elif effect.is_whole and not effect.is_gap:
+            self._drops.add(owner)
         for key in self._watches.keys(owner) & effect.keys:
             self._announce(owner, key, Failure(CacheMiss(key)))
 
@@ -853,8 +873,9 @@ class Runtime:
         )
 
     def _commit_admit(self, effect: effects.Admit) -> effects.Effects[Answer]:
-        self._struck_off(effect.owner, effect.key)
-        return self._admitted(effect.owner, effect.key) if effect.is_new else ()
+        if self.alike:
+            self._struck_off(effect.owner, effect.key)
+        return self._admitted(effect.owner, effect.key) if effect.is_new and self._max_entries is not None else ()
 
     def _admitted(self, owner: Owner, key: str) -> effects.Effects[Answer]:
         """Make room for a new entry: the evictions that follow from it."""
@@ -932,7 +953,7 @@ class Runtime:
         if effect.owner == GLOBAL_OWNER:
             self.alike.clear()
         else:
-            self._drops += 1
+            self._drops.add(effect.owner)
         self._change_store(Change("clear_partition", effect.owner))
         for mailbox in self._watches.watching_any(effect.owner):
             mailbox.withdraw(effect.owner)
@@ -1130,7 +1151,7 @@ class Runtime:
         `encoded`: what a store that keeps bytes gets for it.
         """
         for effect in self.dispatch(command, True, (answer, encoded)):
-            if isinstance(effect, effects.Refuse):
+            if type(effect) is effects.Refuse:
                 if effect.reason is effects.Refusal.CHANGED:
                     return CHANGED
                 return Failure(self._refusal(effect, command.key))

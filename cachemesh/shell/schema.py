@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from itertools import chain
 from types import FunctionType
@@ -292,14 +292,20 @@ def is_plain(value: Any) -> bool:  # noqa: ANN401
     for _ in range(DEEPEST):
         if not level:
             break
-        dicts = [each for each in level if type(each) is dict]
-        if dicts and not set(map(type, chain.from_iterable(dicts))) <= TEXT:
+        names: Iterable[object] = ()
+        inner: Collection[Any]
+        if len(level) == 1:  # At the top, and mostly below it.
+            [inner] = level
+            if type(inner) is dict:
+                names, inner = inner, inner.values()
+        else:
+            names = chain.from_iterable(each for each in level if type(each) is dict)
+            inner = list(chain.from_iterable(each.values() if type(each) is dict else each for each in level))
+        if not TEXT.issuperset(map(type, names)):
             return False
-        inner = list(chain.from_iterable(each.values() if type(each) is dict else each for each in level))
-        kinds = set(map(type, inner))
-        if kinds <= LEAVES:
+        if LEAVES.issuperset(map(type, inner)):
             return True
-        if not kinds <= PLAIN:
+        if not PLAIN.issuperset(map(type, inner)):
             return False
         level = [each for each in inner if type(each) in CONTAINERS]
         if len(level) > MANY:  # What is held many times is looked at once.
@@ -315,7 +321,10 @@ TIMEOUT: Final = "cachemesh.FetchTimeout"
 def encoded_failure(error: Any, schema: Schema | None) -> Encoded:  # noqa: ANN401
     """An error as JSON: plain, of `schema`, or a `FetchTimeout`. `EncodingError` for any other."""
     if type(error) is FetchTimeout:
-        return Encoded(ANYTHING.dump_json([error.key, error.after]), TIMEOUT)
+        try:
+            return Encoded(ANYTHING.dump_json([error.key, error.after]), TIMEOUT)
+        except Exception as raised:  # noqa: BLE001 (a fetcher may put anything into one of its own)
+            raise EncodingError(reason_of(raised)) from None
     return encoded_plainly(error) if schema is None else schema.encode(error)
 
 

@@ -28,14 +28,17 @@ import itertools
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+
+from msgspec.structs import replace
 
 from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
 from cachemesh.shell.health import Health
-from cachemesh.shell.ports import Change, DirectStore, SharedStore, StoredEntry
+from cachemesh.shell.ports import Change, Claim, DirectStore, Encoded, SharedStore
 from cachemesh.shell.store_call import Place, StoreCall, as_exception, damage_of, removal, shown_place
 
 if TYPE_CHECKING:
@@ -43,7 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from cachemesh.core.scopes import Owner
-    from cachemesh.shell.ports import Claim, Store
+    from cachemesh.shell.ports import Store, StoredEntry
+
+T = TypeVar("T")
 
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
@@ -127,7 +132,6 @@ class StoreLine:
         if (
             self.direct is not None
             and prefix is None
-            and change.operation != "commit"  # Whether it was overtaken has to be heard.
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -137,7 +141,10 @@ class StoreLine:
     def _is_enqueued(self, change: Change) -> bool:
         assert self.direct is not None
         try:
-            return self.direct.enqueue(change)
+            claim = change.claim
+            if change.entry is None or claim is None:
+                return self.direct.enqueue(change)
+            return self.direct.enqueue(change, partial(self._overtaken, claim.owner, claim.key))
         except Exception:  # noqa: BLE001 (the ordinary call will say what is wrong)
             return False
 
@@ -214,7 +221,7 @@ class StoreLine:
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """What a direct store has, in the thread that asks. All changes in front are over."""
         assert self.direct is not None
-        if not self.believes(owner, key):
+        if (self.doubts or self.health.is_suspect) and not self.believes(owner, key):
             return None
         began = time.monotonic()
         try:
@@ -231,14 +238,16 @@ class StoreLine:
 
     def checked(self, found: object, owner: Owner, key: str) -> StoredEntry | None:
         """`found`, if it is an entry of (owner, key), and there is no doubt about it by now."""
-        if found is None or self.doubts.concern(owner, key):
+        if found is None or (self.doubts and self.doubts.concern(owner, key)):
             return None
         damage = damage_of(found, owner, key)
-        if damage is not None:
-            self._report(shown_place(owner, key), UndecodableEntry(key, damage))
-            return None
-        assert isinstance(found, StoredEntry)
-        return found
+        if damage is None:
+            entry = cast("StoredEntry", found)
+            if self.shared is None or type(entry.value) is Encoded:
+                return entry
+            damage = "a value that is not encoded"
+        self._report(shown_place(owner, key), UndecodableEntry(key, damage))
+        return None
 
     # Making the calls
 
@@ -485,7 +494,7 @@ class StoreLine:
 
     # Beside the line
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim | None:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim | None:
         """The claim of who is about to fetch. None: the store cannot say.
 
         It does not overtake what was removed before, else that would refuse the commit.
@@ -495,16 +504,29 @@ class StoreLine:
         loop = asyncio.get_running_loop()
         with self._lock:
             in_front = self.in_front_of_read(owner, key)
+        deadline = asyncio.timeout(LONGEST_CLAIM_S if waits else health.TIMEOUT_S)
         try:
-            async with asyncio.timeout(LONGEST_CLAIM_S):
+            async with deadline:
                 for call in in_front:
                     await self.until_over(call, loop)
-                claim = await self.shared.claim(owner, key, waits=waits)
+                claim = await self._claimed_by(self.shared, owner, key, waits=waits, knows_none=knows_none)
         except Exception as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
-            self._tell_failure("claim", (owner, key), error, loop.time(), hung=False)
+            self._tell_failure("claim", (owner, key), error, loop.time(), hung=deadline.expired())
             return None
         self.health.succeeded()
         return claim
+
+    async def _claimed_by(self, shared: SharedStore, owner: Owner, key: str, *, waits: bool, knows_none: bool) -> Claim:
+        """The claim that the store grants. What it has found is of this key, and there is no doubt about it."""
+        claim: object = await contained(shared.claim(owner, key, waits=waits, knows_none=knows_none))
+        if not isinstance(claim, Claim) or (claim.owner, claim.key) != (owner, key):
+            msg = "a claim of another key" if isinstance(claim, Claim) else f"no Claim but {type(claim).__name__}"
+            raise TypeError(msg)
+        if claim.found is None or self.checked(claim.found, owner, key) is not None:
+            return claim
+        if waits:
+            return await self._claimed_by(shared, owner, key, waits=False, knows_none=False)
+        return replace(claim, found=None)
 
     async def flush(self) -> StoreFailed | None:
         """Make all calls, and have a shared store write what it has not yet. What went wrong, if anything did."""
@@ -514,7 +536,7 @@ class StoreLine:
             return StoreFailed("flush", RuntimeError("the store has missed something"))
         try:
             if self.shared is not None:
-                await self.shared.flush()
+                await contained(self.shared.flush())
         except Exception as error:  # noqa: BLE001 (as above)
             return StoreFailed("flush", error)
         return None
@@ -527,7 +549,7 @@ class StoreLine:
         if self.shared is None:
             return
         try:
-            await self.shared.aclose()
+            await contained(self.shared.aclose())
         except Exception as error:  # noqa: BLE001 (as above)
             self._report("", StoreFailed("aclose", error))
 
@@ -583,6 +605,25 @@ class StoreLine:
                 del self._unfinished[call.owner]
         if self._last.get(call.place) is call:
             del self._last[call.place]
+
+
+async def contained(asking: Awaitable[T]) -> T:
+    """What a store answers. Whatever it raises is an exception; a cancellation of its own is none of the caller's."""
+    task = asyncio.current_task()
+    try:
+        return await asking
+    except asyncio.CancelledError as error:
+        if task is not None and task.cancelling():
+            raise
+        raise as_exception(error) from None
+    except GeneratorExit:
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        if threading.current_thread() is threading.main_thread():
+            raise
+        raise as_exception(error) from None
+    except BaseException as error:  # noqa: BLE001 (it goes on, as an exception)
+        raise as_exception(error) from None
 
 
 def nurse(line: weakref.ref[StoreLine], loop: Loop) -> None:

@@ -61,15 +61,17 @@ class Reads:
         self._turn: list[Read] = []
         self._is_known = serves
 
-    def add(self, read: Read) -> None:
-        """Read as soon as the loop has gone round. To be called in the loop."""
-        if not self._turn:
+    def add(self, read: Read) -> bool:
+        """Read as soon as the loop has gone round. Whether it is the first of its turn. To be called in the loop."""
+        is_first = not self._turn
+        if is_first:
             loop = asyncio.get_running_loop()
             if not self._is_known:
                 self._is_known = True
                 self._line.lives_in(loop)
             loop.call_soon(self._send, loop)
         self._turn.append(read)
+        return is_first
 
     def _send(self, loop: Loop) -> None:
         reads, self._turn = self._turn, []

@@ -345,6 +345,8 @@ class SyncCache(Face):
         """The answer to a get, or the flight to wait for. What is to be refreshed behind goes to `batch`, if any."""
         runtime, domain_id = self._runtime, self._domain.domain_id
         command = self._plain_get(key, policy, ttl, domain_id) if call is NO_OPTIONS else None
+        if command is not None and trace is None and runtime.reads_plainly:
+            return self._ask(command, fetch, runtime.default_plan, None, batch)
         plan = runtime.default_plan
         if command is None:
             asked = self._get_command(key, policy, ttl, call, domain_id)

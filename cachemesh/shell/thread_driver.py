@@ -42,7 +42,9 @@ JUMPING_CLOCK_LOOK_S: Final = 0.002
 """How often a waiting thread looks at a clock that is not the system's."""
 
 CLOSE_GRACE_S: Final = 5.0
-"""How long `close` waits for what is under way."""
+"""How long `close` waits for what is under way,"""
+LONGEST_CLOSE_S: Final = 60.0
+"""and for a store that writes what it has not yet."""
 
 
 class ThreadDomain:
@@ -66,7 +68,7 @@ class ThreadDomain:
         if not boarding.leads:
             return self.wait_on(boarding)
         if live.is_load:
-            self.load_together([live])
+            self._load(live)
         elif live.may_be_left and self._goes_beside([live], partial(self._fly, live)):
             return self._wait_impatiently(boarding)
         else:
@@ -260,7 +262,12 @@ class ThreadDomain:
         assert line is not None
         runtime.listen()
         self.kick()  # What was removed before is not to come after the claim.
-        claims = self._claims([line.claim(live.owner, live.key, waits=live.waits_for_others) for live in lives])
+        claims = self._claims(
+            [
+                line.claim(live.owner, live.key, waits=live.waits_for_others, knows_none=live.knows_none)
+                for live in lives
+            ]
+        )
         found = []
         for live, first in zip(lives, claims, strict=True):
             claim = first
@@ -268,7 +275,7 @@ class ThreadDomain:
                 if runtime.found_elsewhere(live, claim.found):
                     found.append(live)
                     continue
-                (claim,) = self._claims([line.claim(live.owner, live.key, waits=False)])
+                (claim,) = self._claims([line.claim(live.owner, live.key, waits=live.knows_none)])
             runtime.claimed(live, claim)
         return found
 
@@ -404,23 +411,27 @@ class ThreadDomain:
 
     def load_together(self, lives: Sequence[LiveFlight]) -> None:
         """Read what the store has for `lives`, unless that has been done."""
-        waiting: list[tuple[LiveFlight, Answers]] = []
-        for live in lives:
-            if not live.is_over:
-                live.handle = threading.current_thread()
-                reading = self._begin_load(live)
-                if reading is not None:
-                    waiting.append((live, reading))
+        waiting = [(live, reading) for live in lives if (reading := self._begin_load(live)) is not None]
         for live, reading in waiting:
+            self._loaded(live, reading.wait)
+
+    def _load(self, live: LiveFlight) -> None:
+        """`load_together`, of one."""
+        reading = self._begin_load(live)
+        if reading is not None:
             self._loaded(live, reading.wait)
 
     def _begin_load(self, live: LiveFlight) -> Answers | None:
         """Have the store read over there: what to wait for. None where it is near enough to be read at once."""
-        line = self._runtime.line
+        if live.is_over:
+            return None
+        live.handle = threading.current_thread()
+        runtime = self._runtime
+        line = runtime.line
         assert line is not None
-        self._runtime.listen()
+        runtime.listen()
         if line.direct is not None and not (live.in_front and any(not call.is_over for call in live.in_front)):
-            self._loaded(live, partial(line.read_now, live.owner, live.key))
+            self._loaded(live, line.read_now, live.owner, live.asked.key)
             self.kick()
             return None
         self.kick()
@@ -432,9 +443,9 @@ class ThreadDomain:
             reading.tell(None)
         return reading
 
-    def _loaded(self, live: LiveFlight, read: Callable[[], StoredEntry | None]) -> None:
+    def _loaded(self, live: LiveFlight, read: Callable[..., StoredEntry | None], *place: Any) -> None:  # noqa: ANN401
         try:
-            self._runtime.loaded(live, read())
+            self._runtime.loaded(live, read(*place))
         except BaseException:
             self._runtime.aborted(live)
             raise
@@ -478,12 +489,16 @@ class ThreadDomain:
 
     def release(self, live: LiveFlight) -> None:
         """Let those who wait for `live` go on."""
-        with self._runtime.lock:
+        lock = self._runtime.lock
+        lock.acquire()  # As in `Runtime.ask`.
+        try:
             live.is_over = True
             waiters, live.waiters = live.waiters, []
             for waiter in waiters:
                 if waiter.locked():  # Else whoever waited with it is gone.
                     waiter.release()
+        finally:
+            lock.release()
 
     def finish(self, *, patience_s: float = CLOSE_GRACE_S) -> None:
         """Wait, but not for ever, for the threads behind; then stop."""
@@ -499,7 +514,7 @@ class ThreadDomain:
                 self._warming.cancel()
             self._finish_calls()
             assert self._runtime.line is not None
-            self._portal.run(self._runtime.line.close())
+            self._portal.run(self._runtime.line.close(), patience_s=LONGEST_CLOSE_S)
             self._portal.stop()
 
     def _finish_calls(self) -> None:
@@ -508,7 +523,7 @@ class ThreadDomain:
         assert line is not None
         assert self._portal is not None
         if line.is_busy or line.doubts:
-            self._portal.run(line.drain())
+            self._portal.run(line.drain(), patience_s=LONGEST_CLOSE_S)
 
 
 def in_time(call: Callable[[], Any], timeout_s: float) -> tuple[Any, BaseException | None] | None:
@@ -590,11 +605,12 @@ class Portal:
             self._loop, self._thread = loop, thread
         return self._loop
 
-    def run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def run(self, coroutine: Coroutine[Any, Any, None], *, patience_s: float | None = None) -> None:
         """Run `coroutine` over there, and wait for it; a store, or a logger told of it, is over there itself."""
         running = self.start(coroutine)
         if running is not None and threading.current_thread() is not self._thread:
-            running.result()
+            with suppress(TimeoutError):
+                running.result(patience_s)
 
     def call(self, coroutine: Coroutine[Any, Any, R]) -> R | None:
         """What `coroutine` answers over there. None where it cannot be asked, or not be waited for."""
@@ -605,16 +621,18 @@ class Portal:
         return None if running is None else running.result()
 
     def stop(self) -> None:
-        """Cancel what is left, and end the thread."""
+        """Cancel what is left, and end the thread. A store that does not let itself be cancelled is left behind."""
         with self._lock:
             self._is_stopped = True
             loop, thread = self._loop, self._thread
         if loop is None or thread is None or loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result()
+        with suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_others(), loop).result(CLOSE_GRACE_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        thread.join(CLOSE_GRACE_S)
+        if not thread.is_alive():
+            loop.close()
 
 
 async def together(coroutines: Iterable[Coroutine[Any, Any, R]]) -> list[R]:

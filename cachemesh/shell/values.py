@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from returns.result import Failure, Success
 
 from cachemesh.errors import ValueNotCopied
+from cachemesh.shell.schema import EncodingError, encoded_plainly, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cachemesh.shell.outcomes import Answer
+    from cachemesh.shell.ports import Encoded
+    from cachemesh.shell.schema import Schema
 
 
 class Values:
@@ -35,11 +38,36 @@ class Values:
 
     def taken(self, key: str, value: Any) -> Answer:  # noqa: ANN401 (whatever a caller writes)
         """A value that a caller writes, as it is cached: the caller may go on changing it."""
-        return self.kept(key, self.given(key, Success(value)))
+        answer = Success(value)
+        return answer if self.copy is self.freeze is None else self.kept(key, self.given(key, answer))
 
     def kept(self, key: str, answer: Answer) -> Answer:
         """`answer` as it is cached."""
         return answer if self.freeze is None else _with(self.freeze, key, answer)
+
+    def encoded(self, key: str, value: Any, schema: Schema | None) -> Encoded:  # noqa: ANN401 (whatever is cached)
+        """`value` as JSON that brings it back. `EncodingError` where there is none.
+
+        A frozen one is written as what it was made of, if that would be frozen to the same again.
+        """
+        encode = encoded_plainly if schema is None else schema.encode
+        try:
+            return encode(value)
+        except EncodingError:
+            plain = value if self.freeze is None else self._thawed(key, value)
+            if plain is value:
+                raise
+            return encode(plain)
+
+    def _thawed(self, key: str, value: Any) -> Any:  # noqa: ANN401 (as above)
+        """What `value` was made of; itself where that is not known."""
+        try:
+            plain = thawed(value)
+            again, kept = self.kept(key, Success(plain)), self.kept(key, Success(value))
+            is_same = isinstance(again, Success) and type(again.unwrap()) is type(kept.unwrap()) and again == kept
+        except Exception as error:  # noqa: BLE001 (too deep, or an equality of the user's)
+            raise EncodingError(reason_of(error)) from None
+        return plain if is_same else value
 
 
 def _with(change: Callable[[Any], Any], key: str, answer: Answer) -> Answer:

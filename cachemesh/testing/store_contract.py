@@ -22,6 +22,7 @@ import asyncio
 import inspect
 import itertools
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import pytest
@@ -31,7 +32,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule, 
 from msgspec.structs import replace
 
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER, CacheScope, Owner
-from cachemesh.shell.ports import Encoded, SharedStore, StoredEntry
+from cachemesh.shell.ports import Change, DirectStore, Encoded, SharedStore, StoredEntry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
@@ -686,6 +687,31 @@ class SharedStoreContract(StoreContract):
                 found = await each.read(GLOBAL_OWNER, "k")
                 assert found is not None
                 assert found.value == a_value("younger")
+
+        self.run_shared(act)
+
+    def test_whether_a_commit_that_nobody_waits_for_was_overtaken_is_heard(self) -> None:
+        """Of a `DirectStore`: others have nothing that one could order without waiting."""
+
+        async def act(store: SharedStore, peer: SharedStore) -> None:
+            if not isinstance(store, DirectStore):
+                return
+            overtaken: list[str] = []
+            claims = [await store.claim(GLOBAL_OWNER, key, waits=False) for key in ("kept", "removed", "deleted later")]
+            await peer.delete(GLOBAL_OWNER, "removed")
+            await self.settled(peer)
+            for claim in claims:
+                entry = encoded_entry(key=claim.key)
+                commit = Change("commit", GLOBAL_OWNER, claim.key, entry, claim)
+                while not store.enqueue(commit, partial(overtaken.append, claim.key)):
+                    await store.flush()
+            while not store.enqueue(Change("delete", GLOBAL_OWNER, "deleted later")):
+                await store.flush()
+            await store.flush()
+            assert overtaken == ["removed"]
+            for each in (store, peer):
+                found = await each.read_many([(GLOBAL_OWNER, claim.key) for claim in claims])
+                assert [entry is not None for entry in found] == [True, False, False]
 
         self.run_shared(act)
 

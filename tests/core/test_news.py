@@ -83,8 +83,8 @@ def test_where_news_may_have_been_missed_fetches_go_on_and_loads_do_not() -> Non
     )
     after, effects = reduce(before, Heard(is_gap=True))
     assert effects == (
-        Overtaken(GLOBAL_OWNER, frozenset({"feed"}), is_whole=True),
-        Overtaken(ALICE, frozenset({"me"}), is_whole=True),
+        Overtaken(GLOBAL_OWNER, frozenset({"feed"}), is_whole=True, is_gap=True),
+        Overtaken(ALICE, frozenset({"me"}), is_whole=True, is_gap=True),
     )
     assert {owner: dict(part.flights.items()) for owner, part in after.partitions.items()} == {
         GLOBAL_OWNER: {"feed": (1,)},
@@ -182,4 +182,4 @@ def test_a_gap_in_the_news_of_a_partition_that_only_fetches_changes_nothing() ->
     after, effects = reduce(before, Heard(GLOBAL_OWNER, is_gap=True))
 
     assert after is before
-    assert effects == (Overtaken(GLOBAL_OWNER, frozenset(), is_whole=True),)
+    assert effects == (Overtaken(GLOBAL_OWNER, frozenset(), is_whole=True, is_gap=True),)

@@ -87,6 +87,28 @@ def test_a_value_is_written_through_before_get_returns(stored: Face, store: Faul
     )
 
 
+def test_another_user_who_leaves_while_the_store_is_read_costs_nobody_else_the_cache(
+    async_face: AsyncFace, store: FaultyStore
+) -> None:
+    """Three others, one after the other: now and then two users share a counter."""
+    cache = async_face.new(store=store)
+    for user in ("bob", "carol", "dave"):
+
+        def leave(owner: Owner, key: str, user: str = user) -> None:
+            del key
+            if owner == ALICE:
+                cache.cache.for_user(user).end_session()
+
+        store.faults["read"] = leave
+        cache.for_user("alice").get(user, cache.fetcher(Success(1)), scope=USER, ttl=60)
+    assert 1 in [kept(store, ALICE, user) for user in ("bob", "carol", "dave")]
+
+    store.faults["read"] = lambda *_: cache.cache.for_user("alice").end_session()
+    cache.for_user("alice").get("me", cache.fetcher(Success(1)), scope=USER, ttl=60)
+    assert kept(store, ALICE, "me") is None
+    cache.close()
+
+
 def test_a_memory_miss_is_read_through_once(stored: Face, store: FaultyStore) -> None:
     put(store, an_entry(value="stored", created_at=stored.clock()))
     fetch = stored.fetcher(Success("fetched"))

@@ -19,7 +19,7 @@ from cachemesh.testing import run
 from cachemesh.testing.store_contract import an_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cachemesh.shell.ports import StoredEntry
 
@@ -49,7 +49,14 @@ class NearStore(MemoryStore):
     async def read_many(self, places: Sequence[tuple[Owner, str]], /) -> Sequence[StoredEntry | None]:
         return [await self.read(owner, key) for owner, key in places]
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:  # noqa: ARG002 (nobody else is there)
+    async def claim(
+        self,
+        owner: Owner,
+        key: str,
+        *,
+        waits: bool,  # noqa: ARG002 (nobody else is there)
+        knows_none: bool = False,  # noqa: ARG002 (as above)
+    ) -> Claim:
         await self._do("claim")
         return Claim(owner, key, 1)
 
@@ -76,11 +83,14 @@ class NearStore(MemoryStore):
             raise self.faults["read_now"]
         return self._entries.get((owner, key))
 
-    def enqueue(self, change: Change) -> bool:
+    def enqueue(self, change: Change, overtaken: Callable[[], object] | None = None) -> bool:
         if "enqueue" in self.faults:
             raise self.faults["enqueue"]
         if not self.is_full:
             self.done.append(f"enqueue {change.operation}")
+            if change.operation == "commit" and not self.accepts:
+                assert overtaken is not None
+                overtaken()
         return not self.is_full
 
 
@@ -113,9 +123,9 @@ def test_what_a_near_store_takes_at_once_nobody_waits_for() -> None:
     assert isinstance(store, DirectStore)
     line = Line(store)
 
-    assert [line.change(change) for change in (DELETE, MARK, RELEASE)] == [None] * 3
+    assert [line.change(change) for change in (DELETE, MARK, RELEASE, COMMIT)] == [None] * 4
 
-    assert store.done == ["enqueue delete", "enqueue mark_tag", "enqueue release"]
+    assert store.done == ["enqueue delete", "enqueue mark_tag", "enqueue release", "enqueue commit"]
     assert not line.is_busy
 
 
@@ -153,6 +163,19 @@ def test_a_near_store_that_raises_is_called_and_told_of_as_any_other() -> None:
 def test_whether_a_commit_was_overtaken_is_heard() -> None:
     store = NearStore()
     line = Line(store)
+
+    assert line.change(COMMIT) is None
+    assert line.overtaken == []
+    store.accepts = False
+    assert line.change(COMMIT) is None
+
+    assert line.overtaken == [(GLOBAL_OWNER, "k")]
+
+
+def test_also_of_one_that_had_to_wait_in_the_line() -> None:
+    store = NearStore()
+    line = Line(store)
+    store.is_full = True
 
     async def main() -> None:
         assert line.change(COMMIT) is not None

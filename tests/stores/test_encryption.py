@@ -55,6 +55,7 @@ from cachemesh.stores.sqlite import NotFlushedError, SqliteStore
 from cachemesh.stores.sqlite.sweep import Sweeper
 from cachemesh.testing import SharedStoreContract, StoreContract
 from tests.stores.encryption_children import OWNERS, ROOT_KEY, a_cipher, answer, begin
+from tests.stores.sizes import FEW_TEXTS, tries
 from tests.stores.sqlite_files import ALICE, BOB, entry, payload, using, value
 
 if TYPE_CHECKING:
@@ -772,7 +773,7 @@ def test_a_ring_that_fails_is_not_asked_for_a_moment() -> None:
 
 def test_processes_that_share_a_ring_agree_on_the_keys(tmp_path: Path) -> None:
     """Four begin at the same instant, with no ring there yet, for the same users; each reads what each has written."""
-    starts_at = time.time() + 1.5
+    starts_at = time.time() + 1.0
     children = [begin("write_of_all", tmp_path, f"k{number}", starts_at) for number in range(4)]
     assert [answer(child) for child in children] == ["done"] * 4
     assert len(list(FileKeyRing(tmp_path / "keys.db").scan())) == len(OWNERS)
@@ -808,18 +809,14 @@ def test_what_another_process_forgets_is_forgotten_here(tmp_path: Path) -> None:
 def test_a_process_may_be_forked_while_a_ring_is_in_use(tmp_path: Path) -> None:
     if not hasattr(os, "fork"):
         pytest.skip("there is no fork here")
-    assert answer(begin("fork_often", tmp_path, 50, "")) == 0
+    assert answer(begin("fork_often", tmp_path, 15, "")) == 0
 
 
 # The contract
 
 
-FEW_TEXTS: Final = ("", "k", "a:b", "\0", "\ud800", "x" * 10_000)
-"""One class meets all the others; a cipher sees no text, only bytes."""
-
-
 class TestSqliteStoreWithCipher(SharedStoreContract):
-    examples = 20
+    examples = tries(15)
     steps = 30
     keeps_bytes = True
     numbers = itertools.count()
@@ -844,7 +841,7 @@ class TestSqliteStoreWithCipher(SharedStoreContract):
 class TestSqliteStoreWithRingInAFile(TestSqliteStoreWithCipher):
     """Each store has a cipher of its own, as another process would."""
 
-    examples = 5
+    examples = tries(5)
     texts = FEW_TEXTS
 
     def make_store(self) -> Store:
@@ -859,7 +856,8 @@ class TestSqliteStoreWithRingInAFile(TestSqliteStoreWithCipher):
 
 
 class TestRedisStoreWithCipher(StoreContract):
-    examples = 15
+    examples = tries(10)
+    steps = 30
     keeps_bytes = True
     texts = FEW_TEXTS
 

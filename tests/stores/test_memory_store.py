@@ -13,12 +13,15 @@ from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
 from cachemesh.stores import MemoryStore
 from cachemesh.testing import StoreContract
 from cachemesh.testing.store_contract import an_entry
+from tests.stores.sizes import tries
 
 if TYPE_CHECKING:
     from cachemesh.shell.ports import Store
 
 
 class TestMemoryStore(StoreContract):
+    examples = tries(50)
+
     def make_store(self) -> Store:
         return MemoryStore()
 
@@ -26,7 +29,7 @@ class TestMemoryStore(StoreContract):
 class TestBoundedMemoryStore(StoreContract):
     """A bound that is never reached changes nothing."""
 
-    examples = 20
+    examples = tries(10)
 
     def make_store(self) -> Store:
         return MemoryStore(max_entries=1_000)

@@ -11,24 +11,13 @@ from msgspec import structs
 from cachemesh.shell.ports import Encoded, Store, StoredEntry
 from cachemesh.stores.redis import RedisStore
 from cachemesh.testing import StoreContract
-from tests.stores.servers import Cluster, Server
+from tests.stores.sizes import FEW_TEXTS, tries
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from cachemesh.core.scopes import Owner
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as cluster:
-        yield cluster
+    from tests.stores.servers import Cluster, Server
 
 
 class EncodingStore:
@@ -58,6 +47,8 @@ class EncodingStore:
 
 
 class TestOneServer(StoreContract):
+    examples = tries(40)
+
     @pytest.fixture(autouse=True)
     def _on(self, server: Server) -> None:
         self.server = server
@@ -72,7 +63,8 @@ class TestOneServer(StoreContract):
 
 
 class TestCluster(StoreContract):
-    examples = 20
+    examples = tries(10)
+    texts = FEW_TEXTS
 
     @pytest.fixture(autouse=True)
     def _on(self, cluster: Cluster) -> None:

@@ -13,6 +13,7 @@ from cachemesh.shell.ports import Change, DirectStore, SharedStore, Store
 from cachemesh.stores.sqlite import SqliteStore
 from cachemesh.testing import SharedStoreContract, StoreContract
 from cachemesh.testing.store_contract import EncodingStore
+from tests.stores.sizes import FEW_TEXTS, tries
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 class OnFiles(StoreContract):
     """Each store has a file of its own."""
 
+    examples = tries(40)
     keeps_bytes = True
     numbers = itertools.count()
 
@@ -49,7 +51,8 @@ class TestSqliteStore(OnFiles, SharedStoreContract):
 class TestTinyQueue(TestSqliteStore):
     """Who writes waits for room all the time."""
 
-    examples = 20
+    examples = tries(10)
+    texts = FEW_TEXTS
 
     def make_store(self) -> Store:
         return SqliteStore(self.folder / f"{next(self.numbers)}.db", queue_size=1)
@@ -58,7 +61,8 @@ class TestTinyQueue(TestSqliteStore):
 class TestBounds(OnFiles):
     """Bounds that are never reached change nothing."""
 
-    examples = 20
+    examples = tries(10)
+    texts = FEW_TEXTS
 
     def make_store(self) -> Store:
         return SqliteStore(
@@ -69,8 +73,9 @@ class TestBounds(OnFiles):
 class TestOpenedAnew(OnFiles):
     """Each call is made by a store of its own, on the same file."""
 
-    examples = 10
-    steps = 30
+    examples = tries(6)
+    steps = 20
+    texts = FEW_TEXTS
 
     def spoken_to(self, store: Store) -> Store:
         assert isinstance(store, SqliteStore)
@@ -79,6 +84,8 @@ class TestOpenedAnew(OnFiles):
 
 class TestDirectly(OnFiles):
     """Without the event loop: what `SyncCache` does."""
+
+    examples = tries(20)
 
     def spoken_to(self, store: Store) -> Store:
         assert isinstance(store, SqliteStore)

@@ -13,13 +13,16 @@ import sys
 import threading
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from returns.result import Failure, Result, Success
 
+from cachemesh import SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER, CacheScope, Owner
 from cachemesh.shell.ports import Change, Claim, Encoded, StoredEntry
 from cachemesh.stores.report import Level
@@ -28,6 +31,7 @@ from cachemesh.stores.sqlite import file as files
 from cachemesh.stores.sqlite.mounts import is_on_network
 from cachemesh.stores.sqlite.places import Places
 from cachemesh.stores.sqlite.versions import has_wal_reset_bug
+from tests.stores.sizes import tries
 from tests.stores.sqlite_files import ALICE, BOB, NOW, Trouble, entry, payload, until, using, value
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -123,7 +127,10 @@ def test_a_commit_comes_too_late_for_what_is_still_queued(tmp_path: Path, held: 
         else:
             store.enqueue(Change(change, GLOBAL_OWNER if change == "clear_partition" else None))
         expected = b"'written'" if change == "write" else None
-        assert store.enqueue(Change("commit", entry=entry(value="late", tags=("t",)), claim=claim))
+        late: list[str] = []
+        commit = Change("commit", entry=entry(value="late", tags=("t",)), claim=claim)
+        assert store.enqueue(commit, lambda: late.append("heard"))
+        assert late == ["heard"]
         assert payload(store.read_now(GLOBAL_OWNER, "k")) == expected
         held.goes_on.set()
         await store.flush()
@@ -133,6 +140,49 @@ def test_a_commit_comes_too_late_for_what_is_still_queued(tmp_path: Path, held: 
         assert following.token
 
     using(tmp_path / "x.db", act, connect=held.trouble.connect)
+
+
+def test_who_misses_does_not_wait_for_the_disk_and_flush_does(tmp_path: Path, held: Held) -> None:
+    with SyncCache(store=SqliteStore(tmp_path / "x.db", connect=held.trouble.connect)) as cache:
+
+        def fetch() -> Result[str, str]:
+            held.hold()
+            return Success("fetched")
+
+        assert cache.get("k", fetch) == Success("fetched")
+        assert not held.goes_on.is_set()
+        cache.invalidate("l")
+        held.goes_on.set()
+        assert cache.flush() == Success(None)
+
+        with SyncCache(store=SqliteStore(tmp_path / "x.db")) as other:
+            assert other.get("k", lambda: Failure("missed")) == Success("fetched")
+
+
+def test_a_commit_that_nobody_waits_for_is_told_of_where_another_process_was_faster(tmp_path: Path) -> None:
+    async def act(store: SqliteStore) -> None:
+        overtaken: list[str] = []
+        told: list[Exception] = []
+        store.report = told.append
+
+        def hear(key: str) -> None:
+            overtaken.append(key)
+            raise KeyError(key)
+
+        other = SqliteStore(store.path)
+        claims = [await store.claim(GLOBAL_OWNER, key, waits=True) for key in ("k", "l")]
+        await other.write(entry(value="younger"))
+        await other.flush()
+        for claim in claims:
+            commit = Change("commit", entry=entry(claim.key, "fetched"), claim=claim)
+            assert store.enqueue(commit, partial(hear, claim.key))
+        await store.flush()
+        assert overtaken == ["k"]
+        assert [str(each) for each in told] == ["who was told of a commit raised KeyError"]
+        assert [await value(store, key) for key in ("k", "l")] == [b"'younger'", b"'fetched'"]
+        await other.aclose()
+
+    using(tmp_path / "x.db", act)
 
 
 def test_a_commit_that_is_queued_does_not_hide_what_another_process_has_written(
@@ -433,7 +483,7 @@ def test_namespaces_do_not_touch(tmp_path: Path) -> None:
     using(tmp_path / "x.db", act)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=tries(200), deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=2, max_size=2, unique=True))
 def test_se5_different_places_have_different_numbers(places: list[tuple[str, str]]) -> None:
     one, other = ((CacheScope.USER, user) for user, _ in places)
@@ -486,7 +536,7 @@ def test_se4_hostile_names_touch_nothing_that_is_not_theirs(tmp_path: Path) -> N
     using(tmp_path / "x.db", act)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=tries(30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(name=st.text(), other=st.text())
 def test_se4_any_name_is_only_a_name(tmp_path: Path, name: str, other: str) -> None:
     async def act(store: SqliteStore) -> None:

@@ -997,7 +997,7 @@ except SystemExit as ended:
 @pytest.mark.parametrize(
     "bomb",
     [
-        lambda: b"x" * 200_000_000,
+        lambda: b"x" * 120_000_000,
         lambda: line().replace(b'"new"', b"[" * 7_000_000),
         lambda: line(expires_at="?").replace(b'"new"', b"[" + b"[]," * 2_500_000 + b"[]]"),
     ],
@@ -1117,7 +1117,7 @@ def test_the_command_in_a_process(place: Place, some: Mapping[Any, StoredEntry])
 def test_a_pipe_that_is_closed_early_is_no_trouble(place: Place, words: list[str]) -> None:
     """As of `| head -1`: a first line, no traceback, and the exit code that shells have for it."""
     # Far more than a pipe holds (64 KiB), whatever is printed of it.
-    fill(place, *(entry(f"{number} {'k' * 40}", "x" * 1_000) for number in range(2_000)))
+    fill(place, *(entry(f"{number} {'k' * 40}", "x" * 1_000) for number in range(800)))
     command = [sys.executable, "-m", "cachemesh", "store", *on(place.target, words)]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:  # noqa: S603 (our own command)

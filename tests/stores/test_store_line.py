@@ -26,6 +26,7 @@ from cachemesh.stores import MemoryStore
 from cachemesh.testing import VirtualClock, VirtualLoop, run
 from cachemesh.testing.store_contract import an_entry
 from tests.stores.faulty import HANG, FaultyStore
+from tests.stores.sizes import tries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,13 +249,13 @@ def play(story: list[Step], *, strict: bool) -> None:  # noqa: C901 (one story, 
 
 
 @given(steps(("none",), cancels=True))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=tries(100), deadline=None)
 def test_reads_and_changes_are_those_of_a_dict(story: list[Step]) -> None:
     play(story, strict=True)
 
 
 @given(steps(("none", "none", "raise", "raise late", "hang", "hang late"), cancels=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=tries(150), deadline=None)
 def test_whatever_fails_nothing_stale_is_ever_read(story: list[Step]) -> None:
     play(story, strict=False)
 

@@ -413,13 +413,15 @@ class RedisStore:
 
     # One fetch at a time
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it."""
         batcher = self._batcher()
         name = self._layout.entry(owner, key)
         lease = self._settings.lease if waits else None
         token = b"" if lease is None else secrets.token_bytes(16)
-        seen = self._remembered.get(name, UNKNOWN) if waits else UNKNOWN
+        seen = UNKNOWN
+        if waits:
+            seen = b"" if knows_none else self._remembered.get(name, UNKNOWN)
         placeholder = Header(PLACEHOLDER, NO_COUNTER, 0, fresh_stamp()).packed()
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + (lease or 0.0)

@@ -77,11 +77,11 @@ class Engine:
 
     # Ordering
 
-    def put(self, change: Change, answer: Answer | None = None) -> bool:
+    def put(self, change: Change, answer: Answer | None = None, *, is_awaited: bool = True) -> bool:
         """As `Queue.put`, with somebody there to carry it out."""
         if os.getpid() != self.pid:
             self.forked(is_clean=False)
-        is_taken = self.queue.put(change, answer)
+        is_taken = self.queue.put(change, answer, is_awaited=is_awaited)
         if self.worker is None:
             self.work()
         return is_taken

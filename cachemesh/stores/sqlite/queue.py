@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 
 Place: TypeAlias = "tuple[Owner | None, str | None]"
 Answer: TypeAlias = "Callable[[Any, Exception | None], None]"
-"""Is called from the worker's thread, with the answer or with what went wrong."""
+"""Is called from the worker's thread, with the answer or with what went wrong.
+
+That of a commit: whether it was kept; None where it was lost, so that nobody knows. One that comes too late is
+answered in the thread that ordered it.
+"""
 
 MOST_DOUBTS: Final = 10_000
 """Above so many, everything is doubtful."""
@@ -49,15 +53,25 @@ AT_A_PLACE: Final = frozenset({"write", "commit", "delete"})
 class Order:
     """One thing to do for the worker."""
 
-    __slots__ = ("answer", "change", "claiming", "kind", "place", "size", "ticket")
+    __slots__ = ("answer", "change", "claiming", "is_awaited", "kind", "place", "size", "ticket")
 
-    def __init__(self, kind: str, change: Change | None, place: Place, size: int) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 (each is made in one place of each kind, and there are many)
+        self,
+        kind: str,
+        change: Change | None,
+        place: Place,
+        size: int,
+        answer: Answer | None = None,
+        is_awaited: bool = False,  # noqa: FBT001, FBT002 (a keyword costs)
+    ) -> None:
         self.kind = kind
         self.change = change
         self.place = place
         self.size = size
         self.ticket = 0
-        self.answer: Answer | None = None
+        self.answer = answer
+        self.is_awaited = is_awaited
+        """Whether somebody waits for the answer, so that the worker is not to linger."""
         self.claiming: Any = None
 
 
@@ -100,7 +114,7 @@ class Queue:
 
     # Ordering
 
-    def put(self, change: Change, answer: Answer | None = None) -> bool:
+    def put(self, change: Change, answer: Answer | None = None, *, is_awaited: bool = True) -> bool:
         """Take `change` in; False if there is no room. A commit that comes too late is answered with False at once."""
         kind = change.operation
         entry = change.entry
@@ -111,25 +125,32 @@ class Queue:
         else:
             place = (change.owner, change.key)
             size = OVERHEAD if change.key is None else OVERHEAD + len(change.key)
-        order = Order(kind, change, place, size)
-        order.answer = answer
+        order = Order(kind, change, place, size, answer, is_awaited and answer is not None)
         with self.lock:
             if len(self._orders) >= self._most or (self._bytes + size > self._most_bytes and self._orders):
                 return False
-            if kind == "commit" and self._is_late(change):
+            is_late = kind == "commit" and self._is_late(change)
+            if is_late:
                 self._refuse(order)
-                return True
-            self._append(order)
-            if kind in AT_A_PLACE:
-                self._doubts.pop(place, None)
-                self.overlay[place] = order
-            elif kind in WIDE:
-                self._widen(order)
+            else:
+                self._take_in(order)
+        if is_late and answer is not None:
+            is_refused = change.claim is not None and change.claim.generation == REFUSED
+            answer(None if is_refused else False, None)
         return True
+
+    def _take_in(self, order: Order) -> None:
+        self._append(order)
+        if order.kind in AT_A_PLACE:
+            self._doubts.pop(order.place, None)
+            self.overlay[order.place] = order
+        elif order.kind in WIDE:
+            self._widen(order)
 
     def ask(self, order: Order) -> None:
         """Take in one of our own."""
         with self.lock:
+            order.is_awaited = order.answer is not None
             self._append(order)
 
     def _append(self, order: Order) -> None:
@@ -137,8 +158,8 @@ class Queue:
         order.ticket = self._tickets
         self._orders.append(order)
         self._bytes += order.size
-        self._urgent += order.answer is not None
-        if self.is_idle or (self.lingers and order.answer is not None):
+        self._urgent += order.is_awaited
+        if self.is_idle or (self.lingers and order.is_awaited):
             self.is_idle = self.lingers = False
             self.bell.put(None)
 
@@ -167,13 +188,11 @@ class Queue:
         assert order.change is not None
         order.kind = "release"
         claim = order.change.claim
-        answer, order.answer = order.answer, None
+        order.answer, order.is_awaited = None, False
         order.place = (None, None) if claim is None else (claim.owner, claim.key)
         order.change = Change("release", claim=claim)
         order.size = OVERHEAD
         self._append(order)
-        if answer is not None:
-            answer(None if claim is not None and claim.generation == REFUSED else False, None)
 
     # What reads see
 
@@ -192,7 +211,7 @@ class Queue:
             while self._orders and len(taken) < MOST_IN_A_BATCH and size < MOST_BYTES_IN_A_BATCH:
                 order = self._orders.popleft()
                 size += order.size
-                self._urgent -= order.answer is not None
+                self._urgent -= order.is_awaited
                 taken.append(order)
             self._bytes -= size
             waiters, self.on_space = self.on_space, []

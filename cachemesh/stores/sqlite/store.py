@@ -9,14 +9,16 @@ import sqlite3
 import threading
 import time
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from cachemesh.shell.ports import Change, Claim
 from cachemesh.stores.sqlite import browse, doctor
 from cachemesh.stores.sqlite.engine import Engine
+from cachemesh.stores.sqlite.errors import SqliteStoreError
 from cachemesh.stores.sqlite.fork import watch_over
 from cachemesh.stores.sqlite.lane import Lane, one_by_one
-from cachemesh.stores.sqlite.lease import Claiming, Held
+from cachemesh.stores.sqlite.lease import REFUSED, Claiming, Held
 from cachemesh.stores.sqlite.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.ports import StoredEntry
     from cachemesh.stores.envelope import Cipher
     from cachemesh.stores.report import Finding, StoreStats
+    from cachemesh.stores.sqlite.complaints import Complaints
     from cachemesh.stores.sqlite.file import Connect
     from cachemesh.stores.sqlite.worker import Worker
 
@@ -132,9 +135,18 @@ class SqliteStore:
         """The entry last written under (owner, key), expired or not. It reads the disk in the thread that calls."""
         return self._engine.read(owner, key)
 
-    def enqueue(self, change: Change) -> bool:
-        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing."""
-        return self._engine.put(change)
+    def enqueue(self, change: Change, overtaken: Callable[[], object] | None = None) -> bool:
+        """Take `change` into the queue; reads see it at once. False: the queue is full. It waits for nothing.
+
+        `overtaken` is called, from whatever thread and perhaps before this
+        returns, where the claim of a "commit" is too old, so that nothing was
+        kept. What was lost with a disk that failed was not overtaken.
+        """
+        claim = change.claim
+        if overtaken is None or claim is None or claim.generation == REFUSED:
+            return self._engine.put(change)
+        answer = partial(tell_overtaken, overtaken, self._engine.complaints)
+        return self._engine.put(change, answer, is_awaited=False)
 
     # Reading
 
@@ -178,12 +190,14 @@ class SqliteStore:
 
     # One fetch at a time
 
-    async def claim(self, owner: Owner, key: str, *, waits: bool) -> Claim:
+    async def claim(self, owner: Owner, key: str, *, waits: bool, knows_none: bool = False) -> Claim:
         """Before a fetch of (owner, key). With `waits`: first wait for another process that is fetching it."""
         engine = self._engine
         length_s = engine.settings.lease if waits else None
         token = b"" if length_s is None else secrets.token_bytes(16)
-        seen = engine.seen(owner, key) if waits else None
+        seen = None
+        if waits:
+            seen = 0 if knows_none else engine.seen(owner, key)
         ends_at = time.monotonic() + MOST_LEASES * (length_s or 0.0)
         over, holder, held_from, pause_s = b"", b"", 0.0, POLL_S[0]
         while True:
@@ -408,6 +422,22 @@ def let_go(engine: Engine, lanes: list[Lane]) -> None:
             engine.file.lock.close()
         finally:
             engine.io.release()
+
+
+def tell_overtaken(
+    overtaken: Callable[[], object],
+    complaints: Complaints,
+    is_kept: bool | None,  # noqa: FBT001 (an `Answer`)
+    error: Exception | None,
+) -> None:
+    """The answer to a commit that nobody waits for. What is made of it is not to end the thread that writes."""
+    del error
+    if is_kept is not False:
+        return
+    try:
+        overtaken()
+    except Exception as raised:  # noqa: BLE001 (whatever it is, it is told, and writing goes on)
+        complaints.tell(SqliteStoreError(f"who was told of a commit raised {type(raised).__name__}"))
 
 
 def answering(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any]) -> Callable[[Any, Exception | None], None]:
