@@ -208,7 +208,7 @@ def test_rd5_restarts_and_flushes_cost_no_answer(server_world: OnServer) -> None
 def test_rd13_a_server_that_is_down_or_comes_and_goes_costs_no_time_and_few_lines(
     face_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Down at the start, then up and down each half a second. The 99th percentile is the soak's: here others work too."""
+    """Down at the start, then up and down each half a second. The soak looks at the 99th percentile."""
     assert added_by_a_flapping_server(face_name, caplog, 0.9) <= 0.005
 
 
