@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import pytest
 
 from cachemesh.shell import health
 from tests.stores.simulated import KEYS, swizzled
-from tests.stores.test_scenarios_news import NODES, play
-
-if TYPE_CHECKING:
-    import pytest
+from tests.stores.test_scenarios_news import NODES, added_by_a_flapping_server, play
 
 SEEDS: Final = int(os.environ.get("CACHEMESH_SEEDS", "100000"))
 
@@ -52,3 +51,8 @@ def test_rd12_ten_thousand_seeds_of_five_nodes_and_a_hundred_keys(monkeypatch: p
         monkeypatch.setattr(health, name, 0.02)
     for seed in range(SEEDS // 10):
         assert asyncio.run(swizzled(seed, nodes=5, keys=100)) <= 2.0, seed
+
+
+@pytest.mark.parametrize("face_name", ["async", "sync"])
+def test_rd13_an_open_breaker_adds_five_milliseconds_at_most(face_name: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert added_by_a_flapping_server(face_name, caplog, 0.99) <= 0.005
