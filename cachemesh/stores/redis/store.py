@@ -521,7 +521,7 @@ class RedisStore:
         batcher = self._batchers.get(loop)
         if batcher is None:
             batcher = self._batchers[loop] = Batcher(self._source, self._layout.head, self._settings.timeout)
-            self._sweepers[loop] = Sweeper(batcher, self._complaints)
+            self._sweepers[loop] = Sweeper(batcher, self._layout, PLACEHOLDER_S, self._complaints)
             self._bus.resume()
         return batcher
 
