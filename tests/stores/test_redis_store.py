@@ -23,6 +23,7 @@ from cachemesh.shell.ports import Encoded, StoredEntry
 from cachemesh.stores.redis import RedisStore, ServerRefusedError, ServerTooSlowError, ServerUnreachableError
 from cachemesh.stores.redis.layout import HEADER_SIZE, Layout, escaped, header_of, part
 from cachemesh.stores.redis.source import source_of
+from cachemesh.stores.redis.sweep import Sweeper
 from cachemesh.stores.report import Level
 from tests.stores.servers import Server
 
@@ -261,6 +262,44 @@ def test_what_was_stored_between_the_read_and_the_claim_is_found(server: Server)
         assert again.found is None
         assert again.token
         await late.aclose()
+
+    run(server.url, act)
+
+
+def test_who_has_read_nothing_is_given_what_a_neighbour_has_read_meanwhile(server: Server) -> None:
+    """A store remembers what was read last, whoever has read it."""
+
+    async def act(store: RedisStore) -> None:
+        other = RedisStore(server.url)
+        assert await value(store) is None
+        await other.write(entry())
+        assert await value(store) == b"1"
+        assert (await store.claim(GLOBAL_OWNER, "k", waits=True, knows_none=True)).found is not None
+        assert (await store.claim(GLOBAL_OWNER, "k", waits=True)).found is None
+        await other.aclose()
+
+    run(server.url, act)
+
+
+def test_sweeping_what_was_cleared_refuses_nobody_who_fetches_it_anew(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(store: RedisStore) -> None:
+        due: list[Any] = []
+        monkeypatch.setattr(Sweeper, "sweep", lambda self, *what: due.append((self, *what)))
+        await store.write(entry(owner=ALICE))
+        await store.write(entry("other", owner=ALICE))
+        await store.clear_partition(ALICE)
+        claim = await store.claim(ALICE, "k", waits=True)
+        ((sweeper, pattern, counter, generation),) = due
+        await sweeper._sweep(pattern, counter, b"%016d" % generation)
+        assert await store.keys(ALICE) == []
+        with server.client() as client:
+            layout = Layout("cachemesh")
+            assert not client.exists(layout.entry(ALICE, "other"))
+            assert client.strlen(layout.entry(ALICE, "k")) == HEADER_SIZE
+        assert await store.commit(entry(value="new", owner=ALICE), claim)
+        assert await value(store, owner=ALICE) == b"'new'"
 
     run(server.url, act)
 

@@ -25,18 +25,21 @@ from returns.result import Failure, Success
 
 from cachemesh import CacheScope, SyncCache
 from cachemesh.core.scopes import GLOBAL_OWNER, SESSION_OWNER
-from cachemesh.stores.redis import RedisStore
+from cachemesh.stores.redis import RedisStore, ServerRefusedError
 from cachemesh.stores.redis.layout import Layout
+from cachemesh.stores.redis.rights import RIGHTS
 from cachemesh.stores.sqlite.places import Places
 from tests.stores.servers import Server
 from tests.stores.test_shared_stores import Heard, until
-from tests.stores.worlds import OnDisk, OnServer
+from tests.stores.worlds import OnDisk, OnServer, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from cachemesh.core.scopes import Owner
+    from cachemesh.shell.ports import StoredEntry
+    from cachemesh.stores.report import StoreStats
     from tests.stores.worlds import World
 
 USER: Final = CacheScope.USER
@@ -205,29 +208,29 @@ def test_se7_a_folder_that_somebody_else_controls_is_refused(
 
 # Who may connect
 
-ACL: Final = (
-    "~cm1:* &cm1:*"
-    " -@all +get +mget +set +del +unlink +exists +getrange +hmget +hset +hget +hdel"
-    " +zadd +zcard +zrangebyscore +zpopmin +eval +evalsha +script|load +publish +subscribe +ping +info +scan"
+ONE_NAMESPACE: Final = RIGHTS.replace(
+    "~cm1:* &cm1:*", "~cm1:9:cachemesh:* ~cm1:{9:cachemesh}:* &cm1:{9:cachemesh}:news"
 )
-"""All that a user of the server needs, on one server."""
 
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Server]:
     with Server(unixsocket="valkey.sock") as server:
         with server.client() as client:
-            client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *ACL.split())
+            client.execute_command("ACL", "SETUSER", "app", "reset", "on", ">secret", *RIGHTS.split())
+            client.execute_command("ACL", "SETUSER", "tenant", "reset", "on", ">secret", *ONE_NAMESPACE.split())
             client.execute_command("ACL", "SETUSER", "default", "-@all", "+ping", "+acl")
         yield server
 
 
 class Restricted(OnServer):
-    """Somebody with few rights."""
+    """Somebody with few rights: `user`."""
+
+    user = "app"
 
     def store(self, **settings: Any) -> RedisStore:
         settings = {"memory_cap": 0.2, "ping_interval": 0.5, **settings}
-        return RedisStore(f"redis://app:secret@{self.server.host}:{self.server.port}", **settings)
+        return RedisStore(f"redis://{self.user}:secret@{self.server.host}:{self.server.port}", **settings)
 
 
 def use_it_all(world: World, heard: Heard) -> None:
@@ -260,13 +263,33 @@ def use_it_all(world: World, heard: Heard) -> None:
     assert {type(error) for _, error in heard.errors} <= {str}  # Fetches that failed, and no store.
 
 
-def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str) -> None:
+async def figures_of(store: RedisStore) -> StoreStats:
+    try:
+        return await store.stats()
+    finally:
+        await store.aclose()
+
+
+async def read_of(store: RedisStore) -> StoredEntry | None:
+    try:
+        return await store.read(GLOBAL_OWNER, "k")
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize("user", ["app", "tenant"])
+def test_se8_a_user_with_few_rights_can_do_all_that_a_cache_needs(guarded: Server, face_name: str, user: str) -> None:
     world, heard = Restricted(face_name, guarded), Heard()
+    world.user = user
     world.new().cache.clear()
     try:
         use_it_all(world, heard)
+        assert asyncio.run(figures_of(world.store())).details["mode"] == "single"
     finally:
         world.close()
+    foreign = RedisStore(f"redis://tenant:secret@{guarded.host}:{guarded.port}", namespace="another")
+    with pytest.raises(ServerRefusedError):
+        asyncio.run(read_of(foreign))
 
 
 def test_se8_a_wrong_password_costs_the_help_of_the_store_and_is_told(guarded: Server) -> None:
@@ -370,7 +393,12 @@ def test_se8_a_certificate_that_nobody_vouches_for_is_refused_unless_one_trusts_
         with server.client() as client:
             assert client.dbsize() == 0
         trusting = f"{url}?ssl_ca_certs={certified.path}"
-        with SyncCache(store=RedisStore(trusting)) as one, SyncCache(store=RedisStore(trusting)) as other:
+        with (
+            SyncCache(store=RedisStore(trusting, timeout=5.0)) as one,
+            SyncCache(store=RedisStore(trusting, timeout=5.0)) as other,
+        ):
+            for each in (one, other):
+                Process(each, None).listens()
             one.get("k", lambda: Success(1), ttl=60)
             assert one.flush() == Success(None)
             assert other.get("k", lambda: Failure("asked")) == Success(1)

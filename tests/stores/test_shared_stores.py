@@ -447,3 +447,17 @@ def test_rd2_when_the_connection_is_lost_the_memory_is_forgotten(server: Server)
             until(lambda: cache.peek("k") == Failure(CacheMiss("k")))
         finally:
             server.start()
+
+
+def test_who_has_been_hydrated_hears_of_the_others_as_well(both: tuple[SyncCache, SyncCache]) -> None:
+    one, other = both
+    one.put("k", "old", ttl=60)
+    snapshot = one.dehydrate()
+
+    def is_filled() -> bool:
+        """What comes in before the news are heard for the first time is forgotten once they are."""
+        return other.hydrate(snapshot).unwrap().admitted > 0
+
+    until(is_filled)
+    one.put("k", "new", ttl=60)
+    until(lambda: other.peek("k") != Success("old"))

@@ -73,8 +73,8 @@ class TestBounds(OnFiles):
 class TestOpenedAnew(OnFiles):
     """Each call is made by a store of its own, on the same file."""
 
-    examples = tries(10)
-    steps = 30
+    examples = tries(6)
+    steps = 20
     texts = FEW_TEXTS
 
     def spoken_to(self, store: Store) -> Store:

@@ -93,7 +93,9 @@ class RedisStore:
     `ping_interval`: a server that has said nothing for so long is asked whether
     it is there; `memory_cap`: how often listeners are told that nothing is to
     be believed while it isn't. Bad settings raise here; a server that is not
-    there raises in each call.
+    there raises in each call. `rediss://` checks the server's certificate
+    (`?ssl_ca_certs=PATH` names who is trusted); `rights.RIGHTS` is what a user of
+    the server must be allowed to do.
     """
 
     def __init__(  # noqa: PLR0913 (settings, by keyword)
@@ -519,7 +521,7 @@ class RedisStore:
         batcher = self._batchers.get(loop)
         if batcher is None:
             batcher = self._batchers[loop] = Batcher(self._source, self._layout.head, self._settings.timeout)
-            self._sweepers[loop] = Sweeper(batcher, self._complaints)
+            self._sweepers[loop] = Sweeper(batcher, self._layout, PLACEHOLDER_S, self._complaints)
             self._bus.resume()
         return batcher
 

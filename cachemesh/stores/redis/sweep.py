@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from cachemesh.stores.redis import scripts
 from cachemesh.stores.redis.browse import pages
+from cachemesh.stores.redis.layout import HEADER_SIZE
 
 if TYPE_CHECKING:
     from cachemesh.stores.redis.batch import Batcher
     from cachemesh.stores.redis.complaints import Complaints
+    from cachemesh.stores.redis.layout import Layout
 
 PAUSE_S: Final = 0.01
 """Between two pages."""
@@ -19,8 +21,10 @@ PAUSE_S: Final = 0.01
 class Sweeper:
     """Sweeps for one event loop. Should it end before it is done, the server's own time limits do the rest."""
 
-    def __init__(self, batcher: Batcher, complaints: Complaints) -> None:
+    def __init__(self, batcher: Batcher, layout: Layout, placeholder_s: float, complaints: Complaints) -> None:
         self._batcher = batcher
+        self._layout = layout
+        self._placeholder_ms = b"%d" % (placeholder_s * 1000)
         self._complaints = complaints
         self._due: dict[bytes, tuple[bytes, int]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -42,8 +46,9 @@ class Sweeper:
 
     async def _sweep(self, pattern: bytes, counter: bytes, generation: bytes) -> None:
         async for names in pages(self._batcher, pattern):
+            sought = (*scripts.HEADER, counter, generation, self._placeholder_ms, b"%d" % HEADER_SIZE)
             await asyncio.gather(
-                *(self._batcher.run(scripts.SWEEP, (name,), *scripts.HEADER, counter, generation) for name in names)
+                *(self._batcher.run(scripts.SWEEP, (name, self._layout.lease(name)), *sought) for name in names)
             )
             await asyncio.sleep(PAUSE_S)
 

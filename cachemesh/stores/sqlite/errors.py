@@ -63,7 +63,9 @@ def is_busy(error: BaseException) -> bool:
 
 
 def shown(error: BaseException) -> str:
-    """The kind of an error, without its text, which may name what is nobody's business."""
+    """The kind of an error, without its text, which may name what is nobody's business; of our own, the text."""
+    if isinstance(error, SqliteStoreError) and error.args:
+        return str(error)
     name = getattr(error, "sqlite_errorname", None)
     if isinstance(name, str):
         return name
