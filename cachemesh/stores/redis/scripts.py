@@ -227,14 +227,14 @@ local from, to = tonumber(ARGV[1]), tonumber(ARGV[2])
 local header = redis.call('GETRANGE', KEYS[1], 0, to - 1)
 if string.sub(header, 1, from - 1) == 'E' .. ARGV[3] and tonumber(string.sub(header, from, to)) < tonumber(ARGV[4]) then
   if redis.call('EXISTS', KEYS[2]) == 0 then return redis.call('UNLINK', KEYS[1]) end
-  redis.call('SET', KEYS[1], 'P' .. string.sub(header, 2), 'PX', ARGV[5])
+  redis.call('SET', KEYS[1], 'P' .. redis.call('GETRANGE', KEYS[1], 1, ARGV[6] - 1), 'PX', ARGV[5])
   return 1
 end
 return 0
 """,
     2,
 )
-"""where a generation stands, id, generation, time of a placeholder -> 1; 0: it is not older.
+"""where a generation stands, id, generation, time of a placeholder, size of a header -> 1; 0: it is not older.
 
 Who is fetching it by now knows of the mark, and finds a placeholder: nothing more has been removed.
 """

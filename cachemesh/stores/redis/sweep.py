@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from cachemesh.stores.redis import scripts
 from cachemesh.stores.redis.browse import pages
+from cachemesh.stores.redis.layout import HEADER_SIZE
 
 if TYPE_CHECKING:
     from cachemesh.stores.redis.batch import Batcher
@@ -45,7 +46,7 @@ class Sweeper:
 
     async def _sweep(self, pattern: bytes, counter: bytes, generation: bytes) -> None:
         async for names in pages(self._batcher, pattern):
-            sought = (*scripts.HEADER, counter, generation, self._placeholder_ms)
+            sought = (*scripts.HEADER, counter, generation, self._placeholder_ms, b"%d" % HEADER_SIZE)
             await asyncio.gather(
                 *(self._batcher.run(scripts.SWEEP, (name, self._layout.lease(name)), *sought) for name in names)
             )
