@@ -810,35 +810,43 @@ class Runtime:
             self._announce(owner, key, entry.answer)
         if self.line is not None and not effect.is_stored:
             live = self.lives.get(effect.flight_id)
-            call = self._written_through(owner, key, entry, expires_at, live)
+            call = self._written_through(effect, expires_at, live)
             if live is not None and call is not None:
                 live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _written_through(
-        self, owner: Owner, key: str, entry: Entry[Answer], expires_at: float | None, live: LiveFlight | None
+        self, effect: effects.Save[Answer], expires_at: float | None, live: LiveFlight | None
     ) -> StoreCall | None:
-        """The call that has the store keep `entry` until then; None: one of its tags was invalidated on the way.
+        """The call that has the store keep an entry until then; None: one of its tags was invalidated on the way.
 
         The store knows of no marks, so what they say of an entry goes with it.
         What it cannot keep takes the place of what it has all the same: that is
         deleted.
         """
         assert self.line is not None
+        owner, key, entry = effect.owner, effect.key, effect.entry
         value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
         if expires_at is None or (self.keeps_bytes and value is None):
             return self.line.order(Change("delete", owner, key))
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
         stored = self.as_stored(owner, key, entry, value)
+        if live is None and not effect.is_news and self.keeps_bytes:
+            return self.line.order(Change("touch", owner, key, stored))
         return self._kept(stored, live)
 
     def _kept(self, stored: StoredEntry, live: LiveFlight | None) -> StoreCall | None:
-        """The call that has the store keep what `live` has brought, or what was written by hand."""
+        """The call that has the store keep what `live` has brought, or what was written by hand.
+
+        What was fetched without a claim may be older than what is there, which may be older still: nothing stays.
+        """
         assert self.line is not None
         if live is None or not self.keeps_bytes:
             return self.line.order(Change("write", stored.owner, stored.key, stored))
         claim, live.claim = live.claim, None
+        if claim is None:
+            return self.line.order(Change("delete", stored.owner, stored.key))
         return self.line.order(Change("commit", stored.owner, stored.key, stored, claim))
 
     def _bytes_for(self, answer: Answer, live: LiveFlight | None) -> Encoded | None:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from cachemesh.core.scopes import GLOBAL_OWNER
+from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope
 from cachemesh.errors import CacheError, StoreFailed, UndecodableEntry
 from cachemesh.shell import health
 from cachemesh.shell.doubts import MOST_DOUBTS, Doubts
@@ -53,10 +53,15 @@ T = TypeVar("T")
 MADE_UP_AT_ONCE: Final = 100
 """So many doubts are made up for at the same time."""
 
+OWN_SESSION: Final[Owner] = (CacheScope.SESSION, None)
+"""The session of the cache itself is this program's own: in a shared store it would be that of whoever comes next."""
+
+NOBODY: Final = object()
+
 AWAITED: Final = frozenset({"write"})
 """A caller waits for these."""
 
-SHARED: Final = frozenset({"commit", "release", "mark_tag"})
+SHARED: Final = frozenset({"touch", "commit", "release", "mark_tag"})
 """Only a shared store is asked for these."""
 
 LONGEST_CLAIM_S: Final = 60.0
@@ -107,6 +112,7 @@ class StoreLine:
         self.store = store
         self.shared = store if isinstance(store, SharedStore) else None
         self.direct = store if isinstance(store, DirectStore) else None
+        self._unshared: object = NOBODY if self.shared is None else OWN_SESSION
         self.health = Health()
         self.doubts = Doubts()
         self.refused: tuple[Owner, str] = (GLOBAL_OWNER, "")
@@ -129,9 +135,12 @@ class StoreLine:
 
         `prefix`: of the keys that are to go, where a "delete" is about no single one.
         """
+        if change.owner == self._unshared:
+            return None
         if (
             self.direct is not None
             and prefix is None
+            and change.operation != "touch"
             and not (self._unfinished or self.doubts or self.health.is_suspect)
             and self._is_enqueued(change)
         ):
@@ -213,6 +222,8 @@ class StoreLine:
 
     def believes(self, owner: Owner, key: str) -> bool:
         """Whether the store is to be asked for (owner, key) at all."""
+        if owner == self._unshared:
+            return False
         if self.health.is_suspect:
             self.refused = (owner, key)
             return False
@@ -221,7 +232,7 @@ class StoreLine:
     def read_now(self, owner: Owner, key: str) -> StoredEntry | None:
         """What a direct store has, in the thread that asks. All changes in front are over."""
         assert self.direct is not None
-        if (self.doubts or self.health.is_suspect) and not self.believes(owner, key):
+        if (self.doubts or self.health.is_suspect or owner == self._unshared) and not self.believes(owner, key):
             return None
         began = time.monotonic()
         try:
@@ -437,6 +448,9 @@ class StoreLine:
         """What only a shared store is asked for: whether it changed what it was about."""
         shared, claim = self.shared, change.claim
         assert shared is not None
+        if change.operation == "touch":
+            assert change.entry is not None
+            return await self._touched(change.entry)
         if claim is None:
             await shared.mark_tag(change.owner, change.tag, change.stale_at)
             return True
@@ -447,6 +461,19 @@ class StoreLine:
         if is_kept is False:
             self._overtaken(claim.owner, claim.key)
         return bool(is_kept)
+
+    async def _touched(self, entry: StoredEntry) -> bool:
+        """What memory remembers longer lives longer in the store as well, unless there is another value by now."""
+        shared = self.shared
+        assert shared is not None
+        claim = await shared.claim(entry.owner, entry.key, waits=False)
+        there = await shared.read(entry.owner, entry.key)
+        if there is None or (there.is_failure, there.value) != (entry.is_failure, entry.value):
+            await shared.release(claim)
+            if there is not None:
+                self._overtaken(entry.owner, entry.key)
+            return False
+        return bool(await shared.commit(entry, claim))
 
     async def _deleted(self, owner: Owner, keys: list[str]) -> None:
         if self.shared is None:
@@ -500,7 +527,7 @@ class StoreLine:
 
         It does not overtake what was removed before, else that would refuse the commit.
         """
-        if self.shared is None or self.health.is_suspect:
+        if self.shared is None or self.health.is_suspect or owner == self._unshared:
             return None
         loop = asyncio.get_running_loop()
         with self._lock:

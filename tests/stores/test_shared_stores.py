@@ -461,3 +461,44 @@ def test_who_has_been_hydrated_hears_of_the_others_as_well(both: tuple[SyncCache
     until(is_filled)
     one.put("k", "new", ttl=60)
     until(lambda: other.peek("k") != Success("old"))
+
+
+# Whose it is, and which is newer
+
+
+def test_sc3_the_session_of_one_program_is_not_that_of_the_next(new: Callable[..., Asker]) -> None:
+    before = new()
+    before.call("set_active_user", "ada")
+    assert before.get("cart", Success("ada's"), scope=CacheScope.SESSION, ttl=60) == Success("ada's")
+    assert before.get("cart", Failure("asked"), scope=CacheScope.SESSION) == Success("ada's")
+    beside = new()
+    beside.call("set_active_user", "bob")
+    assert beside.get("cart", Success("bob's"), scope=CacheScope.SESSION, ttl=60) == Success("bob's")
+    before.close()
+    after = new(warm_start=True)
+    after.call("set_active_user", "ada")
+    assert after.get("cart", Success("new"), scope=CacheScope.SESSION, ttl=60) == Success("new")
+
+
+def test_a_touch_puts_no_old_value_over_a_newer_one(new: Callable[..., Asker]) -> None:
+    one, other = new(), new()
+    one.get("k", Success("old"), ttl=60)
+    one.flush()
+    assert other.get("k", Failure("asked")) == Success("old")
+    one.call("put", "k", "new", ttl=600)
+    one.flush()
+    other.call("touch", "k", 600)
+    other.flush()
+    assert new().get("k", Failure("asked")) == Success("new")
+
+
+def test_a_touch_does_not_bring_back_what_another_process_has_removed(new: Callable[..., Asker]) -> None:
+    one, other = new(), new()
+    one.get("k", Success("old"), ttl=60)
+    one.flush()
+    assert other.get("k", Failure("asked")) == Success("old")
+    one.call("invalidate", "k")
+    one.flush()
+    other.call("touch", "k", 600)
+    other.flush()
+    assert new().get("k", Success("newer")) == Success("newer")
