@@ -173,7 +173,9 @@ def next_leader_after_a_kill(fleet: Fleet, store: str, number: int, lease_s: flo
     assert_kept_apart([each["tally"] for each in seen])
     assert_healthy([each["tally"] for each in seen])
     assert max(each["took_s"] for each in seen) <= lease_s + 1.0, seen
-    assert fleet.origin.fetches(some_places(number + 1)[-1]) == [1]
+    # Who has waited for a whole lease fetches beside the next leader: better twice than never. Afterwards nobody does.
+    (fetches,) = fleet.origin.fetches(some_places(number + 1)[-1])
+    assert 1 <= fetches <= len(fleet.processes)
 
 
 def while_they_ask(fleet: Fleet, requests: int, act: Callable[[], None], times: int) -> None:
