@@ -190,6 +190,7 @@ def test_what_does_not_fit_the_schema_is_a_miss_and_is_told(new: Callable[..., A
     assert after.get("k", Success(ADA), schema=Account, ttl=60) == Success(ADA)
     # It is looked at before the fetch as well, and once more where news begin to be heard meanwhile.
     assert heard.errors in [[UNDECODABLE] * times for times in (1, 2, 3)]
+    after.flush()
     newer = new(logger=heard)
     assert newer.get("k", Failure("asked"), schema=Account) == Success(ADA)
 
