@@ -6,7 +6,6 @@ not right is left out with its reason, which quotes nothing of it.
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode
 from itertools import count
 from math import isfinite
@@ -17,7 +16,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from cachemesh.core.scopes import GLOBAL_OWNER, CacheScope
 from cachemesh.shell.ports import Encoded, StoredEntry
-from cachemesh.store_cli.shown import Text, plain, text_of, value_of
+from cachemesh.store_cli.shown import DEEPEST, Text, is_deeper, plain, text_of, value_of
 from cachemesh.stores.envelope import survives
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
 
 FORMAT: Final = 1
 MOST_TAGS: Final = 1_000
-DEEPEST: Final = 200
-"""Nesting of a value: what is deeper breaks parsers."""
-
 FUTURE_S: Final = 60.0
 """So far the clocks of machines may be apart."""
 
@@ -38,8 +34,6 @@ MOST_VERSION: Final = 2**31
 
 LONGEST_HEADER: Final = 65_536
 TOO_DEEP: Final = "nested too deeply"
-
-BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 
 
 class NoExportError(ValueError):
@@ -130,7 +124,7 @@ def entry_of(line: bytes, now: float) -> StoredEntry:
     except ValueError:
         msg = "no entry"
         raise NoEntryError(msg) from None
-    if _is_deeper(payload, DEEPEST):
+    if is_deeper(payload, DEEPEST):
         raise NoEntryError(TOO_DEEP)
     if len(tags) > MOST_TAGS:
         msg = "too many tags"
@@ -216,15 +210,3 @@ def _payload(read: Line) -> bytes:
         return bytes(read.value)  # It was read as JSON with the line.
     msg = "not one value"
     raise ValueError(msg)
-
-
-def _is_deeper(payload: bytes, bound: int) -> bool:
-    """Whether what looks like JSON is nested deeper than `bound`."""
-    if payload.count(b"[") + payload.count(b"{") <= bound:
-        return False
-    depth = 0
-    for found in BRACKETS.finditer(payload):
-        depth += (found[1] is not None) - (found[2] is not None)
-        if depth > bound:
-            return True
-    return False

@@ -32,6 +32,11 @@ RIGHT_TO_LEFT: Final = frozenset({"R", "AL", "AN", "RLE", "RLO", "RLI"})
 check_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 """Reads, and builds nothing: ValueError or RecursionError where it is no JSON. UTF-8 it does not look at."""
 
+DEEPEST: Final = 200
+"""Nesting of a value: what is deeper breaks parsers."""
+
+BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
+
 NOT_PLAIN: Final = re.compile(r"[^ -\[\]-~]")
 
 
@@ -90,12 +95,26 @@ def _escape_unit(found: re.Match[str]) -> str:
 
 def is_json(payload: bytes) -> bool:
     """Whether every parser would take it."""
+    if is_deeper(payload, DEEPEST - 1):
+        return False
     try:
         payload.decode("utf-8")
         check_json(payload)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def is_deeper(payload: bytes, bound: int) -> bool:
+    """Whether what looks like JSON is nested deeper than `bound`."""
+    if payload.count(b"[") + payload.count(b"{") <= bound:
+        return False
+    depth = 0
+    for found in BRACKETS.finditer(payload):
+        depth += (found[1] is not None) - (found[2] is not None)
+        if depth > bound:
+            return True
+    return False
 
 
 def value_of(payload: bytes) -> tuple[str, Any]:
