@@ -253,8 +253,8 @@ class Batcher:
     async def _seek(self, lost: Address, order: Order, failure: Reply) -> None:
         """The server at `lost` is not there. Perhaps another one has taken its place."""
         is_known = await self._learned() is None
-        # A read that a breaking connection has swallowed may be made twice.
-        may_be_repeated = order.args[0] in READS and order.attempts == 1
+        # A read that a breaking connection has swallowed may be made again: after a restart, several are broken.
+        may_be_repeated = order.args[0] in READS and order.attempts <= MOST_ATTEMPTS
         if not is_known or (self._fleet.address(order.slot) == lost and not may_be_repeated):
             order.settle(failure)
         else:
