@@ -500,19 +500,13 @@ class StoreLine:
         assert task is not None
         timer = loop.call_later(health.TIMEOUT_S, self._give_up, job, end, loop, task, is_probe)
         try:
-            answer = await perform()
-        except asyncio.CancelledError as error:
-            if job.is_over or task.cancelling():
-                raise
-            self._failed(job, end, loop, error, is_probe=is_probe)
-        except GeneratorExit:
+            answer = await contained(perform())
+        except (asyncio.CancelledError, GeneratorExit):
             raise
-        except (KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             self._failed(job, end, loop, error, is_probe=is_probe)
-            if threading.current_thread() is threading.main_thread():
+            if not isinstance(error, Exception):
                 raise
-        except BaseException as error:  # noqa: BLE001 (a store may raise anything; the answer does not depend on it)
-            self._failed(job, end, loop, error, is_probe=is_probe)
         else:
             self.health.succeeded()
             if not job.is_over:
