@@ -20,6 +20,7 @@ import threading
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
     from types import TracebackType
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 class Proxy:
     """Forwards what is sent to `port`, which it answers on a port of its own."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> None:
+        """`tls`: what it speaks TLS with, to those who come to it."""
         self.host = "127.0.0.1"
         self.port = 0
         self.delay_s = 0.0
@@ -38,6 +40,7 @@ class Proxy:
         self.connections = 0
         """How many have been made so far."""
         self._to = (host, port)
+        self._tls = tls
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -89,7 +92,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        serving = asyncio.start_server(self._serve, self.host, 0)
+        serving = asyncio.start_server(self._serve, self.host, 0, ssl=self._tls)
         self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result()
         self.port = self._server.sockets[0].getsockname()[1]
         return self

@@ -11,7 +11,6 @@ import random
 import ssl
 import stat
 import sys
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -29,6 +28,7 @@ from cachemesh.stores.redis import RedisStore, ServerRefusedError
 from cachemesh.stores.redis.layout import Layout
 from cachemesh.stores.redis.rights import RIGHTS
 from cachemesh.stores.sqlite.places import Places
+from tests.stores.proxy import Proxy
 from tests.stores.servers import Server
 from tests.stores.test_shared_stores import Heard, until
 from tests.stores.worlds import OnDisk, OnServer, Process
@@ -309,90 +309,48 @@ def test_se8_a_socket_of_the_file_system(guarded: Server) -> None:
         assert other.get("socket", lambda: Failure("asked")) == Success(1)
 
 
-class Certified:
-    """A certificate that signs itself, and a proxy that speaks TLS with it. The server of the wheel has no TLS."""
-
-    def __init__(self, folder: Path, to: Server) -> None:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-        now = dt.datetime.now(dt.UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-            )
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        self.path = folder / "certificate.pem"
-        self.path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        key_path = folder / "key.pem"
-        key_path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._context.load_cert_chain(self.path, key_path)
-        self._to = to
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, there = await asyncio.open_connection(self._to.host, self._to.port)
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while data := await source.read(65_536):
-                target.write(data)
-            target.close()
-
-        try:
-            await asyncio.gather(pump(reader, there), pump(back, writer))
-        except OSError:
-            writer.close()
-            there.close()
-
-    def __enter__(self) -> int:
-        self._thread.start()
-        starting = asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self._server = asyncio.run_coroutine_threadsafe(starting, self._loop).result()
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    async def _end(self) -> None:
-        self._server.close()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+def certified(folder: Path) -> tuple[Path, ssl.SSLContext]:
+    """A certificate that signs itself, and what speaks TLS with it. The server of the wheel has no TLS: a proxy has."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_path = folder / "key.pem"
+    key_path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, key_path)
+    return path, context
 
 
 @pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
 def test_se8_a_certificate_that_nobody_vouches_for_is_refused_unless_one_trusts_it(
     server: Server, tmp_path: Path, scheme: str
 ) -> None:
-    certified = Certified(tmp_path, server)
-    with certified as port:
-        url, heard = f"{scheme}://127.0.0.1:{port}", Heard()
+    certificate, context = certified(tmp_path)
+    with Proxy(server.host, server.port, tls=context) as proxy:
+        url, heard = f"{scheme}://{proxy.host}:{proxy.port}", Heard()
         with SyncCache(store=RedisStore(url), logger=heard) as cache:
             assert cache.get("k", lambda: Success(1), ttl=60) == Success(1)
             assert isinstance(cache.flush(), Failure)
         assert heard.errors
         with server.client() as client:
             assert client.dbsize() == 0
-        trusting = f"{url}?ssl_ca_certs={certified.path}"
+        trusting = f"{url}?ssl_ca_certs={certificate}"
         with (
             SyncCache(store=RedisStore(trusting, timeout=5.0)) as one,
             SyncCache(store=RedisStore(trusting, timeout=5.0)) as other,
