@@ -376,7 +376,7 @@ class Cache(Face):
                     live.waiting += 1
                     falls_back = policy.after_failure is SERVE_STALE
                     reads = policy.missing is not BYPASS
-                    return Boarding(live, falls_back, reads, False, live.asked, live.fetch, live.plan)
+                    return Boarding(live, falls_back, reads, False, live.asked, fetch, live.plan)
             command = self._plain_get(key, policy, ttl, domain.domain_id)
             if command is not None:
                 answer = None if runtime.reads_plainly else runtime.hit(command)
@@ -454,7 +454,7 @@ class Cache(Face):
             domain.launch(answer.live)
             live = answer.live
             if live.is_over:
-                if type(live.answer) is Success and live.asks_again_after is None:
+                if type(live.answer) is Success and not live.joiners_ask_again:
                     return live.answer
                 told = runtime.told(answer)
                 return answer if told is None else told

@@ -123,7 +123,7 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
     """
     said = answer.unwrap()
     if type(said) is DoNotCache:
-        return Success(said.value), Directives(stores=False)
+        return Success(said.value), Directives(stores=False, private=said.private is not False)
     sets_ttl = said.ttl is not DEFAULT
     try:
         ttl_s, lifespan = (None, None) if not sets_ttl else life_of(said.ttl)
@@ -142,7 +142,8 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
         hash(said.validator)
     except Exception:  # noqa: BLE001 (a validator that cannot be compared and kept is none)
         return Failure(InvalidOption("validator", type(said.validator).__name__)), None
-    return Success(said.value), Directives(sets_ttl, ttl_s, lifespan, tags_given, said.validator)
+    private = said.private is not False
+    return Success(said.value), Directives(sets_ttl, ttl_s, lifespan, tags_given, said.validator, private=private)
 
 
 def tags_of(tags: object) -> tuple[str, ...] | None:
