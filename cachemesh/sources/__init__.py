@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
+    from cachemesh.sources.feed import Feed
+    from cachemesh.sources.inbox import Overflow
+    from cachemesh.sources.link import Phase
+    from cachemesh.sources.reconnect import ReconnectOptions
+    from cachemesh.sources.websocket import Messages, WebSocketSource
 else:
     from cachemesh._lazy import lazy
 
@@ -14,11 +19,22 @@ else:
         globals(),
         {
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
+            "cachemesh.sources.feed": "Feed",
+            "cachemesh.sources.inbox": "Overflow",
+            "cachemesh.sources.link": "Phase",
+            "cachemesh.sources.reconnect": "ReconnectOptions",
+            "cachemesh.sources.websocket": "Messages WebSocketSource",
         },
     )
 
 __all__ = [
     "FailureKind",
+    "Feed",
+    "Messages",
     "NetworkFailure",
+    "Overflow",
+    "Phase",
+    "ReconnectOptions",
+    "WebSocketSource",
     "parse_retry_after",
 ]
