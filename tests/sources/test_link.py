@@ -66,7 +66,7 @@ def test_all_events_are_tried_below() -> None:
     assert {type(event) for event in EVENTS} == set(get_args(link.Event))
 
 
-@pytest.mark.parametrize(("phase", "event"), itertools.product(Phase, EVENTS))
+@pytest.mark.parametrize(("phase", "event"), list(itertools.product(Phase, EVENTS)))
 def test_an_event_without_a_row_changes_nothing(phase: Phase, event: link.Event) -> None:
     before = Link(phase, 3, 4.0, 1.0)
     after, orders = step(before, event, RULES)
