@@ -9,7 +9,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+
+if find_spec("httpx2") is None or find_spec("wsproto") is None:
+    message = "WebSocketSource needs the extra `http`: pip install 'cachemesh[http]'"
+    raise ModuleNotFoundError(message, name="httpx2")
 
 import httpx2
 import pydantic_core

@@ -875,12 +875,14 @@ def test_a_token_keeper_that_answers_nonsense_leaves_no_connection_open() -> Non
             return Success("done")
 
     async def main() -> None:
-        async with Server(quiet) as server:
-            async with WebSocketSource(server.url, token_keeper=Odd(), reconnect=SOON).messages() as messages:
-                assert kinds([each async for each in messages]) == [FailureKind.UNKNOWN]
-                async with asyncio.timeout(2):
-                    while server.live:  # noqa: ASYNC110 (there is no event for it)
-                        await asyncio.sleep(0.01)
+        async with (
+            Server(quiet) as server,
+            WebSocketSource(server.url, token_keeper=Odd(), reconnect=SOON).messages() as messages,
+        ):
+            assert kinds([each async for each in messages]) == [FailureKind.UNKNOWN]
+            async with asyncio.timeout(2):
+                while server.live:  # noqa: ASYNC110 (there is no event for it)
+                    await asyncio.sleep(0.01)
 
     run(main())
 
@@ -899,7 +901,7 @@ def test_subprotocols() -> None:
 def test_a_client_that_was_given_is_used_and_left_open(library: Any) -> None:
     async def main() -> None:
         async with library.AsyncClient(headers={"X-Mine": "yes"}, follow_redirects=True) as client:
-            async with (  # noqa: SIM117 (the client is looked at after it)
+            async with (
                 Server(says("x")) as server,
                 WebSocketSource(server.url, client=client, reconnect=SOON).messages() as messages,
             ):
@@ -924,10 +926,10 @@ def test_ca3_a_timeout_of_the_consumer_passes_through_and_nothing_is_lost_by_it(
 
     async def main() -> None:
         async with Server(serve) as server, WebSocketSource(server.url).messages() as messages:
-            with pytest.raises(TimeoutError):  # noqa: PT012 (a context manager is what raises)
+            with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await anext(messages)
-            with pytest.raises(TimeoutError):  # noqa: PT012 (a context manager is what raises)
+            with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(messages), 0.05)
             assert await messages.send("go on") == Success(None)
             assert await anext(messages) == Success(b"x")
