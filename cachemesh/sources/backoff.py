@@ -1,4 +1,4 @@
-"""`Backoff`: how often, and after how long a wait, something is asked again. Waits are computed here, not waited."""
+"""`Backoff`: how often, and after how long a wait, something is asked again. Here it is computed, and not waited."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
@@ -18,7 +18,8 @@ from cachemesh.sources.failure import FailureKind, NetworkFailure
 from cachemesh.sources.tasks import ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
     from typing import Self
 
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from cachemesh.shell.lifetime import Lifetime
     from cachemesh.shell.sync_cache import SyncCache
     from cachemesh.shell.watch import Tenure
-    from cachemesh.sources.websocket import Messages
 
 T = TypeVar("T")
+
+Listening: TypeAlias = "AbstractAsyncContextManager[AsyncIterator[Result[T, NetworkFailure]]]"
+"""The messages of a source, while somebody listens."""
 
 LOG: Final = logging.getLogger("cachemesh.sources")
 
@@ -67,7 +70,7 @@ class Feed(Generic[T]):
     and once the source has given up; `wait` says why.
     """
 
-    def __init__(self, messages: Callable[[], Messages[T]], terms: FeedTerms) -> None:
+    def __init__(self, messages: Callable[[], Listening[T]], terms: FeedTerms) -> None:
         self._messages = messages
         self._terms = terms
         self._cache = terms.cache

@@ -24,8 +24,8 @@ from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
 from cachemesh.shell.outcomes import without_io
-from cachemesh.sources.clients import NO_TIMEOUTS
 from cachemesh.sources.failure import FailureKind, NetworkFailure
+from cachemesh.sources.own_clients import NO_TIMEOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

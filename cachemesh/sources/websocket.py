@@ -17,22 +17,20 @@ if find_spec("httpx2") is None or find_spec("wsproto") is None:
     raise ModuleNotFoundError(message, name="httpx2")
 
 import httpx2
-import pydantic_core
 from httpx2.websockets import WebSocketDisconnect
 from pydantic import TypeAdapter
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
-from wsproto.events import Message
 
 from cachemesh.core.scopes import CacheScope
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.durations import duration_s
 from cachemesh.sources import link
-from cachemesh.sources.clients import own_async_client
 from cachemesh.sources.failure import FailureKind, NetworkFailure, kind_of, without_frames
 from cachemesh.sources.feed import Feed, FeedTerms
 from cachemesh.sources.inbox import Inbox, Overflow
 from cachemesh.sources.link import Link, Phase, step
+from cachemesh.sources.own_clients import own_async_client
 from cachemesh.sources.parsing import UnfitError, reader_of
 from cachemesh.sources.reconnect import ReconnectOptions
 from cachemesh.sources.tasks import ended
@@ -58,6 +56,8 @@ Headers: TypeAlias = Mapping[str, str] | Callable[[], Any]
 """Headers, or a function that makes them for each connection: as they are, as a `Result`, or an awaitable of these."""
 
 MIB: Final = 1024 * 1024
+
+ANYTHING: Final = TypeAdapter[Any](Any)
 
 SCHEMES: Final = ("ws", "wss", "http", "https")
 
@@ -481,9 +481,8 @@ def lost_by(error: Exception) -> NetworkFailure:
     )
 
 
-def data_of(event: object) -> str | bytes:
+def data_of(event: Any) -> str | bytes:  # noqa: ANN401 (a message of wsproto's, which comes with httpx2)
     """What a message says, as text or as bytes."""
-    assert isinstance(event, Message)
     return event.data if isinstance(event.data, str) else bytes(event.data)
 
 
@@ -492,7 +491,7 @@ def written(value: object) -> str | bytes:
     if isinstance(value, str | bytes):
         return value
     try:
-        return pydantic_core.to_json(value).decode()
+        return ANYTHING.dump_json(value).decode()
     except Exception as error:  # noqa: BLE001 (a serializer of the user's may raise anything)
         msg = f"there is no JSON for a {type(value).__name__}: {type(error).__name__}"
         raise UnfitError(msg) from None
