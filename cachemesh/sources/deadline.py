@@ -2,7 +2,7 @@
 
 The time limits of httpx2 are for one read each, so an origin that sends a byte
 now and then holds a thread for ever. Here, whatever a thread reads, writes or
-connects while `until` is set ends at that instant. Only the resolver of the
+connects within a `Deadline` ends at its instant. Only the resolver of the
 system takes the time that it takes.
 """
 
@@ -11,17 +11,14 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import httpcore2
 import httpx2
 
-from cachemesh.sources.clients import NoCookies, default_context
-
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
 PIECE: Final = 16 * 1024
 """Bytes that are written under one look at the clock."""
@@ -34,14 +31,37 @@ class _Until(threading.local):
 _until: Final = _Until()
 
 
-@contextmanager
-def until(deadline: float | None) -> Iterator[None]:
-    """What this thread does on its sockets ends at `deadline`, on the monotonic clock."""
-    before, _until.at = _until.at, deadline
-    try:
-        yield
-    finally:
-        _until.at = before
+class Deadline:
+    """Within it, what this thread does on its sockets ends `seconds` from now; None is never.
+
+    `timeouts`: those of the request, for a client whose sockets do not know of it; kept at what is left.
+    """
+
+    __slots__ = ("_at", "_before", "_timeouts")
+
+    def __init__(self, seconds: float | None, timeouts: dict[str, float | None]) -> None:
+        self._at = None if seconds is None else time.monotonic() + seconds
+        self._before: float | None = None
+        self._timeouts = timeouts
+
+    @property
+    def is_over(self) -> bool:
+        return self._at is not None and time.monotonic() >= self._at
+
+    def look(self) -> None:
+        """Raises TimeoutError where the time is over."""
+        if self._at is None:
+            return
+        seconds = self._at - time.monotonic()
+        if seconds <= 0:
+            raise TimeoutError
+        self._timeouts.update(connect=seconds, read=seconds, write=seconds, pool=seconds)
+
+    def __enter__(self) -> None:
+        self._before, _until.at = _until.at, self._at
+
+    def __exit__(self, *_: object) -> None:
+        _until.at = self._before
 
 
 def left(timeout: float | None, late: type[Exception]) -> float | None:
@@ -126,13 +146,3 @@ class DeadlineTransport(httpx2.HTTPTransport):
             keepalive_expiry=5.0,
             network_backend=DeadlineBackend(),
         )
-
-
-def own_sync_client(verify: ssl.SSLContext | None) -> httpx2.Client:
-    """A client that knows nothing but what it is told: no environment, cookies or redirects."""
-    return httpx2.Client(
-        transport=DeadlineTransport(default_context() if verify is None else verify),
-        cookies=NoCookies(),
-        timeout=None,
-        trust_env=False,
-    )

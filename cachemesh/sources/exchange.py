@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -20,9 +20,11 @@ from cachemesh.sources.body import ACCEPTED, Body, BrokenBodyError
 from cachemesh.sources.clients import Headers
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 from cachemesh.sources.redirects import GOES_ANYWHERE, OF_THE_BODY, REDIRECTS, SCHEMES, Hop, Place, hop_of
+from cachemesh.sources.refusals import RefusedError, refuse
 
 if TYPE_CHECKING:
     from cachemesh.sources.clients import Response
+    from cachemesh.sources.transfers import Download
 
 NOT_MODIFIED: Final = 304
 BODILESS: Final = frozenset({204, 304})
@@ -30,20 +32,14 @@ DISCARDED_BYTES: Final = 64 * 1024
 """So much of a body that nobody wants is read, to keep the connection; one with more of it is closed."""
 
 ENCODING: Final[Mapping[str, str]] = {"accept-encoding": ACCEPTED}
+METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
+"""Those that need no second look. A CONNECT opens a tunnel, and ends with no body."""
 TOO_LARGE: Final = "the body is larger than is wanted"
 
 NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 """A token (RFC 9110, section 5.6.2)."""
 VALUE: Final = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 """What may be in a field value: no control characters but the tab (RFC 9110, section 5.5)."""
-
-
-class RefusedError(Exception):
-    """What is to be answered in place of a value."""
-
-    def __init__(self, failure: NetworkFailure) -> None:
-        super().__init__()
-        self.failure = failure
 
 
 class Spec(Struct, frozen=True):
@@ -60,7 +56,7 @@ class Spec(Struct, frozen=True):
     timeout: Any = DEFAULT
     max_body_bytes: Any = DEFAULT
     retry: Any = DEFAULT
-    sink: Any = None
+    download: Any = None
 
     def __repr__(self) -> str:
         return f"Spec({self.method})"
@@ -68,7 +64,10 @@ class Spec(Struct, frozen=True):
     @property
     def is_repeatable(self) -> bool:
         """Whether the body can be sent once more: it is bytes or text, and no stream that is read by then."""
-        return (self.content is None or isinstance(self.content, bytes | str)) and not self.files
+        if self.files:
+            return False
+        content = self.content
+        return content is None or isinstance(content, bytes | str) or getattr(content, "is_repeatable", False) is True
 
 
 class Exchange(Struct, frozen=True):
@@ -101,12 +100,27 @@ class Rules(Struct, frozen=True):
     timeout_s: float | None
     max_body_bytes: int | None
     max_redirects: int
+    backoff: Any = None
+
+    def __repr__(self) -> str:
+        return "Rules()"
 
 
 class Course:
     """An exchange on its way. `request` is what is to be sent next, with the keywords `sending`."""
 
-    __slots__ = ("_client", "_hops", "_is_home", "_limit", "_rules", "_spec", "request", "sending", "timeout_s")
+    __slots__ = (
+        "_client",
+        "_hops",
+        "_is_home",
+        "_limit",
+        "_rules",
+        "_spec",
+        "download",
+        "request",
+        "sending",
+        "timeout_s",
+    )
 
     def __init__(self, rules: Rules, client: Any, spec: Spec, timeouts: Any = None) -> None:  # noqa: ANN401 (of httpx2 or httpx)
         self._rules = rules
@@ -114,6 +128,7 @@ class Course:
         self._spec = spec
         self._hops = 0
         self._is_home = True
+        self.download: Download | None = spec.download
         self.timeout_s = rules.timeout_s if spec.timeout is DEFAULT else seconds_of(spec.timeout)
         self._limit = rules.max_body_bytes if spec.max_body_bytes is DEFAULT else bytes_of(spec.max_body_bytes)
         url = rules.url_of(spec.url)
@@ -121,6 +136,8 @@ class Course:
             headers: Any = rules.headers
         else:
             headers = {**rules.headers, **checked_headers(spec.headers)}
+        if spec.content is not None:
+            headers = {**getattr(spec.content, "headers", {}), **headers}
         try:
             self.request = client.build_request(
                 spec.method,
@@ -135,6 +152,8 @@ class Course:
             )
         except Exception as error:  # noqa: BLE001 (whatever a client makes of what it is given)
             refuse(f"no request can be made of these arguments: {type(error).__name__}")
+        if spec.method not in METHODS and (NAME.fullmatch(spec.method) is None or spec.method.upper() == "CONNECT"):
+            refuse("the method is none that a request can have")
         self.sending: Mapping[str, Any] = {} if rules.auth is None else {"auth": rules.auth}
 
     def on_answer(self, response: Response) -> Body:
@@ -143,15 +162,20 @@ class Course:
         headers = response.headers
         if not 200 <= status < 300 and status != NOT_MODIFIED:  # noqa: PLR2004 (2xx)
             return Body("", DISCARDED_BYTES, len)
+        coding = headers.get("content-encoding", "")
+        download = self.download
+        if download is not None:
+            length = headers.get("content-length", "")
+            download.begin(int(length) if not coding and length.isascii() and length.isdigit() else None)
         if self.request.method == "HEAD" or status in BODILESS:
-            return Body("", None)
+            return Body("", 0)
         limit = self._limit
         if limit is not None:
             with suppress(ValueError):
                 if int(headers.get("content-length", "0")) > limit:
                     refuse(TOO_LARGE, response)
         try:
-            return Body(headers.get("content-encoding", ""), limit, self._spec.sink)
+            return Body(coding, limit, None if download is None else download.take)
         except BrokenBodyError as error:
             refuse(str(error), response)
 
@@ -187,7 +211,7 @@ class Course:
             refuse("a redirect to no URL", response)
         if isinstance(hop, str):
             refuse(hop, response)
-        content = body_of(request) if hop.keeps_body else b""
+        content = self._body_again(request) if hop.keeps_body else b""
         if content is None:
             refuse("a redirect of a request whose body cannot be sent again", response)
         if hop.leaves_origin:
@@ -195,7 +219,14 @@ class Course:
             url = url.copy_with(userinfo=b"")
         self._send_on(url, hop, content)
 
-    def _send_on(self, url: Any, hop: Hop, content: bytes) -> None:  # noqa: ANN401 (a URL of httpx2 or httpx)
+    def _body_again(self, request: Any) -> Any:  # noqa: ANN401 (of httpx2 or httpx; bytes, a stream, or None)
+        """The body, where it can be sent again."""
+        try:
+            return request.content
+        except Exception:  # noqa: BLE001 (RequestNotRead, of either library: it is a stream)
+            return self._spec.content if self._spec.is_repeatable else None
+
+    def _send_on(self, url: Any, hop: Hop, content: Any) -> None:  # noqa: ANN401 (a URL of httpx2 or httpx)
         """The request that a redirect leads to. Away from home it bears nothing that could be secret."""
         request = self.request
         kept = {name: value for name, value in request.headers.multi_items() if self._goes_along(name.lower(), hop)}
@@ -238,13 +269,6 @@ class Course:
         return NetworkFailure(kind=FailureKind.TIMEOUT, message=f"no whole answer within {self.timeout_s:g} s")
 
 
-def refuse(message: str, response: Response | None = None) -> NoReturn:
-    """Nothing was sent; or `response`, which would come again as it came, is not taken."""
-    if response is None:
-        raise RefusedError(NetworkFailure(kind=FailureKind.UNKNOWN, message=message))
-    raise RefusedError(NetworkFailure(kind=FailureKind.BAD_RESPONSE, message=message, status=response.status_code))
-
-
 def url_reader(base: Any, url_type: Any) -> Callable[[str], Any]:  # noqa: ANN401 (a URL of httpx2 or httpx, and its type)
     """What makes the URL to be asked of what a caller writes: relative ones go behind the path of `base`."""
 
@@ -281,9 +305,9 @@ def seconds_of(timeout: object) -> float | None:
 
 def bytes_of(limit: object) -> int | None:
     """A limit in bytes; refused where it is none."""
-    if limit is None or (type(limit) is int and limit >= 0):
-        return limit
-    refuse("max_body_bytes: a number of bytes, or None for no limit")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 0):
+        refuse("max_body_bytes: a number of bytes, or None for no limit")
+    return limit
 
 
 def checked_headers(headers: Any) -> Mapping[str, str]:  # noqa: ANN401 (what a caller passes)
@@ -303,15 +327,6 @@ def checked_headers(headers: Any) -> Mapping[str, str]:  # noqa: ANN401 (what a 
 def has_cookie(*headers: Any) -> bool:  # noqa: ANN401 (as above)
     """Whether the source or the call names a Cookie itself; others are of the client's jar."""
     return any(name.lower() == "cookie" for each in headers if each for name in dict(each))
-
-
-def body_of(request: Any) -> bytes | None:  # noqa: ANN401 (of httpx2 or httpx)
-    """The body, where it can be sent again."""
-    try:
-        content: bytes = request.content
-    except Exception:  # noqa: BLE001 (RequestNotRead, of either library: it is a stream)
-        return None
-    return content
 
 
 def place_of(url: Any) -> Place:  # noqa: ANN401 (of httpx2 or httpx)
