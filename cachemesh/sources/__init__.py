@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cachemesh.sources.backoff import Backoff
     from cachemesh.sources.exchange import Exchange
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
+    from cachemesh.sources.fetcher import HttpFetcher, HttpTokenFetcher, SyncHttpFetcher, SyncHttpTokenFetcher
     from cachemesh.sources.http_source import HttpSource
     from cachemesh.sources.retrying import retrying
     from cachemesh.sources.sync_http_source import SyncHttpSource
@@ -21,6 +22,7 @@ else:
             "cachemesh.sources.backoff": "Backoff",
             "cachemesh.sources.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
+            "cachemesh.sources.fetcher": "HttpFetcher HttpTokenFetcher SyncHttpFetcher SyncHttpTokenFetcher",
             "cachemesh.sources.http_source": "HttpSource",
             "cachemesh.sources.retrying": "retrying",
             "cachemesh.sources.sync_http_source": "SyncHttpSource",
@@ -31,9 +33,13 @@ __all__ = [
     "Backoff",
     "Exchange",
     "FailureKind",
+    "HttpFetcher",
     "HttpSource",
+    "HttpTokenFetcher",
     "NetworkFailure",
+    "SyncHttpFetcher",
     "SyncHttpSource",
+    "SyncHttpTokenFetcher",
     "parse_retry_after",
     "retrying",
 ]
