@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from cachemesh.auth.storages.errors import TokenStorageError, UnreadableTokenError
 from cachemesh.auth.storages.guard import WAIT_S, Flocked, flocked
-from cachemesh.auth.storages.private import NO_LINKS, check_place, prepare_folder, telling
+from cachemesh.auth.storages.private import HAS_OWNERS, NO_LINKS, check_place, prepare_folder, telling
 from cachemesh.stores.sqlite.errors import is_damage, shown
 from cachemesh.stores.sqlite.file import pragma
 from cachemesh.stores.sqlite.fork import hold
@@ -35,8 +35,10 @@ VERSION: Final = 1
 
 TABLES: Final = (
     "CREATE TABLE tokens (name TEXT PRIMARY KEY, version INTEGER NOT NULL, content BLOB NOT NULL) STRICT",
-    "CREATE TABLE leases (name TEXT PRIMARY KEY, owner TEXT NOT NULL, taken_at REAL NOT NULL, holds_s REAL NOT NULL)"
-    " STRICT",
+    (
+        "CREATE TABLE leases ("
+        "name TEXT PRIMARY KEY, owner TEXT NOT NULL, taken_at REAL NOT NULL, holds_s REAL NOT NULL) STRICT"
+    ),
 )
 
 _in_use: Final = threading.RLock()
@@ -69,9 +71,7 @@ class Database:
         with _in_use, _telling():
             prepare_folder(self.path.parent)
             if not check_place(self.path):
-                # A strict umask is not mended here: to open the file just for that would take others' locks.
-                with contextlib.suppress(FileExistsError):  # Another process was faster.
-                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600))
+                self._make()
             with contextlib.closing(self._connected()) as connection:
                 connection.execute("PRAGMA secure_delete=ON")
                 connection.execute("PRAGMA synchronous=EXTRA")
@@ -89,6 +89,16 @@ class Database:
         with _in_use, telling("the file could not be removed"):
             for suffix in ("", "-journal", "-wal", "-shm"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+
+    def _make(self) -> None:
+        """An existing file is not opened here: closing it again would take the locks of others in this process."""
+        with contextlib.suppress(FileExistsError):  # Another process was faster.
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NO_LINKS, 0o600)
+            try:
+                if HAS_OWNERS:
+                    os.fchmod(descriptor, 0o600)  # A strict umask may have left us fewer rights than that.
+            finally:
+                os.close(descriptor)
 
     def _connected(self) -> sqlite3.Connection:
         name = f"file:{quote(os.fsencode(self.path.absolute()))}?mode=rw"
@@ -109,23 +119,22 @@ class Lease:
 
     def try_lock(self, holds_s: float, /) -> Callable[[], None] | None:
         """The right to refresh; None: somebody has it."""
-        with self._database.writing() as connection:
-            row = connection.execute(
-                "SELECT owner, taken_at, holds_s FROM leases WHERE name = ?", (self._name,)
-            ).fetchone()
-            now = time.time()
-            if row is not None and not is_over(row[1], row[2], now) and self._is_alive(row[0]):
-                return None
-            owner = secrets.token_hex(8)
-            sign = self._begun(owner)
-            try:
+        owner = secrets.token_hex(8)
+        with contextlib.ExitStack() as undone:
+            with self._database.writing() as connection:
+                row = connection.execute(
+                    "SELECT owner, taken_at, holds_s FROM leases WHERE name = ?", (self._name,)
+                ).fetchone()
+                now = time.time()
+                if row is not None and not is_over(row[1], row[2], now) and self._is_alive(row[0]):
+                    return None
+                sign = self._begun(owner)
+                undone.callback(sign)
                 connection.execute(
                     "INSERT OR REPLACE INTO leases (name, owner, taken_at, holds_s) VALUES (?, ?, ?, ?)",
                     (self._name, owner, now, holds_s),
                 )
-            except BaseException:
-                sign()
-                raise
+            undone.pop_all()  # It is committed.
         if row is not None:
             self._sign(row[0]).unlink(missing_ok=True)
         process = os.getpid()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +12,7 @@ from cachemesh.auth.storages.record import NOTHING, next_version, read_back, wri
 from cachemesh.stores.sqlite.lock import HAS_LOCKS
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable
 
     from cachemesh.auth.storages.record import Cipher
