@@ -60,6 +60,9 @@ BEARER: Final = "Bearer"
 
 HEADERS: Final = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
+HOST: Final = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+"""A name, or an address. That of a URL is not checked when it is parsed."""
+
 ERROR: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}")
 DESCRIPTION: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,500}")
 """What RFC 6749 allows (sections 5.2 and A.7, A.8), no longer than anybody reads."""
@@ -457,7 +460,7 @@ def checked_url(url: str, whose: str, *, allows_http: bool) -> str:
     except (httpx2.InvalidURL, TypeError):
         msg = f"the {whose} endpoint is no URL"
         raise ValueError(msg) from None
-    if parsed.scheme not in {"https", "http"} or not parsed.host or parsed.userinfo or parsed.fragment:
+    if parsed.scheme not in {"https", "http"} or not HOST.fullmatch(parsed.host) or parsed.userinfo or parsed.fragment:
         msg = f"the {whose} endpoint is no https URL, or one with a user or a fragment in it"
         raise ValueError(msg)
     if parsed.scheme == "http" and not allows_http and not _is_loopback(parsed.host):

@@ -214,6 +214,8 @@ def test_a_program_gets_tokens_for_itself(face: Async | Sync, server: OAuthServe
         {"token_endpoint": "https://user:canary@id.example.com/token"},
         {"token_endpoint": "https://id.example.com/token#x"},
         {"token_endpoint": "https://["},
+        {"token_endpoint": "https://a b/"},
+        {"token_endpoint": "https://id.example.com:port/"},
         {"token_endpoint": 5},
         {"auth_method": "none"},
         {"auth_method": "canary"},
@@ -454,8 +456,8 @@ def test_a_cancelled_refresh_is_cancelled(server: OAuthServer, oauth: OAuthClien
 
     async def main() -> None:
         task = asyncio.create_task(OAuthRefresher(oauth)(signed_in(server)))
-        while not server.requests:
-            await asyncio.sleep(0.005)  # noqa: ASYNC110 (the server is in another thread)
+        while not server.requests:  # noqa: ASYNC110 (the server is in another thread)
+            await asyncio.sleep(0.005)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
