@@ -32,12 +32,16 @@ from pydantic_core import from_json
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
+from cachemesh.auth.errors import NotSignedIn
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
 from cachemesh.auth.token import Token, unverified_claims
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 if TYPE_CHECKING:
+    from cachemesh.auth.errors import TokenError
+    from cachemesh.auth.keeper import TokenKeeper
+    from cachemesh.auth.sync_keeper import SyncTokenKeeper
     from cachemesh.sources.failure import Answered
 
 ClientAuthMethod: TypeAlias = Literal[
@@ -54,6 +58,8 @@ MOST_BYTES: Final = 1 << 18
 """An answer that is longer is none. Tokens are a few thousand bytes."""
 
 TIMEOUT_S: Final = 30.0
+
+UNAUTHORIZED: Final = 401
 
 BEARER: Final = "Bearer"
 """The one type of token that can be used (RFC 6750)."""
@@ -179,6 +185,9 @@ class OAuthClient:
         if fields is not None and "error" in fields:
             refused = failure_of(fields, ask.secrets, status)
             return Failure(refused or broken("error: no code of RFC 6749", status))
+        if status == UNAUTHORIZED:
+            # Of a proxy, or the like. It says nothing of the grant, and must not be taken for a rejection of it.
+            return Failure(NetworkFailure(kind=FailureKind.BAD_RESPONSE, message="401 without an error of RFC 6749"))
         if status not in range(200, 300):
             return Failure(NetworkFailure.of_response(response, now=now))
         if fields is None:
@@ -209,8 +218,6 @@ class OAuthRefresher:
     OAuthRefresher(OAuthClient('https://id.example.com/token', 'app'))
     """
 
-    needs_token: Final = True
-
     def __init__(self, oauth: OAuthClient, *, client: httpx2.AsyncClient | None = None) -> None:
         self.oauth: Final = oauth
         self._client: Final = client
@@ -225,8 +232,6 @@ class OAuthRefresher:
 class SyncOAuthRefresher:
     """The same for a `SyncTokenKeeper`."""
 
-    needs_token: Final = True
-
     def __init__(self, oauth: OAuthClient, *, client: httpx2.Client | None = None) -> None:
         self.oauth: Final = oauth
         self._client: Final = client
@@ -239,16 +244,17 @@ class SyncOAuthRefresher:
 
 
 class ClientCredentials:
-    """Gets tokens for the program itself (RFC 6749, section 4.4): `needs_token` is false, the first one is got too.
+    """Gets tokens for the program itself, for a `TokenKeeper` (RFC 6749, section 4.4).
 
-    There is no refresh token, and none is needed: an expired token is replaced.
-    `client` and failures are as those of `OAuthRefresher`.
+    No refresh token is needed: what has expired is replaced. The first token is
+    signed in with: `await credentials.sign_in(keeper)`. `client` and failures
+    are as those of `OAuthRefresher`.
 
-    >>> ClientCredentials(OAuthClient("https://id.example.com/token", "job", "s3cret")).needs_token
-    False
+    >>> ClientCredentials(OAuthClient("https://id.example.com/token", "job", "s3cret"))
+    ClientCredentials(OAuthClient('https://id.example.com/token', 'job'))
     """
 
-    needs_token: Final = False
+    needs_refresh_token: Final = False
 
     def __init__(self, oauth: OAuthClient, *, client: httpx2.AsyncClient | None = None) -> None:
         self.oauth: Final = oauth
@@ -261,11 +267,19 @@ class ClientCredentials:
         del token
         return await asked(self.oauth, self.oauth.credentials(), self._client)
 
+    async def sign_in(self, keeper: TokenKeeper) -> Result[Token, GrantFailure | TokenError]:
+        """The keeper's valid token; where it has none, a first one, which it keeps."""
+        kept = await keeper.get_valid_token()
+        if is_successful(kept) or not isinstance(kept.failure(), NotSignedIn):
+            return kept
+        got = await self()
+        return await keeper.set_tokens(got.unwrap()) if is_successful(got) else got
+
 
 class SyncClientCredentials:
     """The same for a `SyncTokenKeeper`."""
 
-    needs_token: Final = False
+    needs_refresh_token: Final = False
 
     def __init__(self, oauth: OAuthClient, *, client: httpx2.Client | None = None) -> None:
         self.oauth: Final = oauth
@@ -277,6 +291,14 @@ class SyncClientCredentials:
     def __call__(self, token: Token | None = None) -> Result[Token, GrantFailure]:
         del token
         return asked_sync(self.oauth, self.oauth.credentials(), self._client)
+
+    def sign_in(self, keeper: SyncTokenKeeper) -> Result[Token, GrantFailure | TokenError]:
+        """The keeper's valid token; where it has none, a first one, which it keeps."""
+        kept = keeper.get_valid_token()
+        if is_successful(kept) or not isinstance(kept.failure(), NotSignedIn):
+            return kept
+        got = self()
+        return keeper.set_tokens(got.unwrap()) if is_successful(got) else got
 
 
 class SignIn(Struct, frozen=True):
@@ -430,7 +452,7 @@ def failure_of(fields: Mapping[str, Any], secrets: tuple[str, ...], status: int 
         return None
     if not isinstance(description, str) or not DESCRIPTION.fullmatch(description) or _quotes(description, secrets):
         description = None
-    return OAuthFailure(error=error, description=description, status=status)
+    return OAuthFailure(error=error, description=description, http_status=status)
 
 
 def broken(text: str, status: int, kind: FailureKind = FailureKind.PARSING) -> NetworkFailure:

@@ -15,9 +15,10 @@ class OAuthFailure(Options):
 
     `error`: its code, as "invalid_grant" or "invalid_client". `description`: what
     the server says beside it, for developers; left out where it quotes what
-    was sent, or is no visible ASCII. `status`: of the answer, if it came as one.
+    was sent, or is no visible ASCII. `http_status`: of the answer, if it came as
+    one; a 401 there is about the program's own password, and not about a token.
 
-    >>> OAuthFailure(error="invalid_grant", status=400)
+    >>> OAuthFailure(error="invalid_grant", http_status=400)
     OAuthFailure('invalid_grant', 400)
     >>> OAuthFailure(error="invalid_grant").is_final, OAuthFailure(error="invalid_client").is_final
     (True, False)
@@ -25,7 +26,7 @@ class OAuthFailure(Options):
 
     error: str
     description: str | None = None
-    status: int | None = None
+    http_status: int | None = None
 
     @property
     def is_final(self) -> bool:
@@ -43,7 +44,7 @@ class OAuthFailure(Options):
         return False
 
     def __repr__(self) -> str:
-        status = "" if self.status is None else f", {self.status}"
+        status = "" if self.http_status is None else f", {self.http_status}"
         description = "" if self.description is None else f", {self.description!r}"
         return f"OAuthFailure({self.error!r}{status}{description})"
 

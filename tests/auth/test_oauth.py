@@ -139,7 +139,7 @@ def test_a_used_refresh_token_is_final(face: Async | Sync, server: OAuthServer, 
     face.refresh(oauth, token).unwrap()
     failure = failed(face.refresh(oauth, token))
 
-    assert failure == OAuthFailure(error="invalid_grant", description="The refresh token is invalid.", status=400)
+    assert failure == OAuthFailure(error="invalid_grant", description="The refresh token is invalid.", http_status=400)
     assert isinstance(failure, OAuthFailure)
     assert failure.is_final
     assert failure.is_unauthorized
@@ -158,7 +158,7 @@ def test_a_wrong_secret_is_not_the_users_fault(face: Async | Sync, server: OAuth
     oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, "canary")
     failure = failed(face.refresh(oauth, signed_in(server)))
 
-    assert failure == OAuthFailure(error="invalid_client", status=401)
+    assert failure == OAuthFailure(error="invalid_client", http_status=401)
     assert not failure.is_unauthorized
 
 
@@ -278,7 +278,6 @@ ODD: list[tuple[int, bytes, FailureKind]] = [
     (400, b'{"error":"refresh-canary-1"}', FailureKind.PARSING),
     (400, HTML, FailureKind.BAD_RESPONSE),
     (400, b"{}", FailureKind.BAD_RESPONSE),
-    (401, HTML, FailureKind.UNAUTHORIZED),
     (403, HTML, FailureKind.FORBIDDEN),
     (404, HTML, FailureKind.NOT_FOUND),
     (301, HTML, FailureKind.BAD_RESPONSE),
@@ -302,6 +301,18 @@ def test_an_answer_that_is_none_is_a_failure_that_quotes_nothing(
     assert isinstance(failure, NetworkFailure)
     assert (failure.kind, failure.status) == (kind, status)
     assert server.calls("/elsewhere") == 0
+
+
+def test_a_401_of_who_knows_nothing_of_oauth_signs_nobody_out(
+    face: Async | Sync, server: OAuthServer, oauth: OAuthClient
+) -> None:
+    """It is a proxy's, or a captive portal's."""
+    server.canned = [(401, {}, HTML)]
+    failure = failed(face.refresh(oauth, signed_in(server)))
+
+    assert isinstance(failure, NetworkFailure)
+    assert (failure.kind, failure.status) == (FailureKind.BAD_RESPONSE, None)
+    assert not failure.is_unauthorized
 
 
 def test_when_to_come_again_is_told(face: Async | Sync, server: OAuthServer, oauth: OAuthClient) -> None:
@@ -329,14 +340,16 @@ def test_what_a_server_says_for_developers_is_told_unless_it_quotes_us(
         answer = {"error": "invalid_grant", "error_description": description}
         server.canned = [(400, {}, json.dumps(answer).encode())]
         failure = failed(face.refresh(oauth, token))
-        assert failure == OAuthFailure(error="invalid_grant", description=told, status=400)
+        assert failure == OAuthFailure(error="invalid_grant", description=told, http_status=400)
 
 
 def test_an_error_with_status_200_is_one(face: Async | Sync, server: OAuthServer, oauth: OAuthClient) -> None:
     """Some large servers answer so."""
     server.canned = [(200, {}, b'{"error":"bad_verification_code"}')]
 
-    assert failed(face.refresh(oauth, signed_in(server))) == OAuthFailure(error="bad_verification_code", status=200)
+    assert failed(face.refresh(oauth, signed_in(server))) == OAuthFailure(
+        error="bad_verification_code", http_status=200
+    )
 
 
 def test_a_huge_body_is_not_read(face: Async | Sync) -> None:
@@ -403,7 +416,7 @@ def test_a_user_signs_in_with_pkce(face: Async | Sync, server: OAuthServer, oaut
 
     assert server.is_valid(token.access_token)
     assert token.refresh_token is not None
-    assert failed(face.finish(oauth, sign_in, came_back)) == OAuthFailure(error="invalid_grant", status=400)
+    assert failed(face.finish(oauth, sign_in, came_back)) == OAuthFailure(error="invalid_grant", http_status=400)
     asked = httpx2.URL(sign_in.url).params
     assert asked["code_challenge_method"] == "S256"
     assert asked["login_hint"] == "ada"

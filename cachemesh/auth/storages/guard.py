@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-WAIT_S: Final = 10.0
-"""For so long we wait for another process that writes a token."""
+WAIT_S: Final = 4.0
+"""For so long we wait for another process that writes a token: shorter than a keeper waits for us."""
 
 
 class Guard(Protocol):

@@ -37,7 +37,8 @@ class KeyringTokenStorage:
     """Keeps a token as the password of `user` for `service`, in `backend` or in the one that `keyring` finds.
 
     It is as safe as that backend: some third-party ones write in clear. Calls
-    wait for as long as the system asks the user to unlock the keyring. What the
+    wait for as long as the system asks the user to unlock the keyring, which may
+    be longer than the `storage_timeout` that a keeper has by default. What the
     backend raises, and that there is none, is a `TokenStorageError`. What is
     written is read back, since some backends keep nothing, or not all: the
     Credential Manager of Windows takes 1,280 characters, which is less than
