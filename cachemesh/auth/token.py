@@ -275,6 +275,18 @@ class Token(Options):
         return repr(self)
 
 
+def renewed(old: Token, new: Token) -> Token:
+    """`new` with what it leaves out as it was: RFC 6749, sections 5.1 and 6, and whose it is."""
+    kept: dict[str, Any] = {}
+    if new.refresh_token is None and old.refresh_token is not None:
+        kept["refresh_token"] = old.refresh_token
+    if not new.scopes and old.scopes:
+        kept["scopes"] = old.scopes
+    if new.subject is None and old.subject is not None:
+        kept["metadata"] = {**new.metadata, "sub": old.subject}
+    return new.model_copy(update=kept) if kept else new
+
+
 def unverified_claims(text: object) -> dict[str, Any] | None:
     """The claims of a JSON Web Token, whoever wrote it: ITS SIGNATURE IS NOT CHECKED. None where it is none."""
     if not isinstance(text, str) or len(text) > LONGEST_TEXT:
