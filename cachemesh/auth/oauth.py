@@ -35,7 +35,7 @@ from returns.result import Failure, Result, Success
 from cachemesh.auth.errors import NotSignedIn
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
-from cachemesh.auth.token import Token, unverified_claims
+from cachemesh.auth.token import Token, renewed, unverified_claims
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class OAuthClient:
         read = Token.from_response({**fields, "token_type": BEARER}, now)
         if not is_successful(read):
             return Failure(broken(read.failure().reason, status))
-        return Success(with_what_is_known(read.unwrap(), ask.previous))
+        return Success(whole(read.unwrap(), ask.previous))
 
     def _ask(self, grant_type: str, secrets: tuple[str, ...], previous: Token | None, **more: str) -> Ask:
         form = dict(httpx2.QueryParams(prepare_token_request(grant_type, **more)).multi_items())
@@ -210,7 +210,7 @@ class OAuthRefresher:
     """Refreshes tokens with their refresh tokens, for a `TokenKeeper` (RFC 6749, section 6).
 
     A refresh token that the server rotates is in the answer; where there is none,
-    the old one stays, as the scopes and the metadata do. `client`: asked
+    the old one stays, as the scopes and the subject do. `client`: asked
     through, and not closed; without one, one is opened for each call.
     Its failures are `OAuthFailure`, where the server says no, and else `NetworkFailure`.
 
@@ -424,25 +424,16 @@ class Body:
 # Reading
 
 
-def with_what_is_known(token: Token, previous: Token | None) -> Token:
+def whole(token: Token, previous: Token | None) -> Token:
     """`token`, with what its answer left out (RFC 6749, sections 5.1 and 6).
 
     An ID token that came straight from the token endpoint says whose it is: there,
     TLS may stand in for its signature (OpenID Connect Core 1.0, section 3.1.3.7, 6).
     """
-    metadata = dict(token.metadata)
-    claims = unverified_claims(metadata.get("id_token")) or {}
-    if "sub" not in metadata and "sub" in claims:
-        metadata["sub"] = claims["sub"]
-    if previous is None:
-        return token.model_copy(update={"metadata": metadata})
-    return token.model_copy(
-        update={
-            "metadata": {**previous.metadata, **metadata},
-            "refresh_token": token.refresh_token or previous.refresh_token,
-            "scopes": token.scopes or previous.scopes,
-        }
-    )
+    claims = unverified_claims(token.metadata.get("id_token"))
+    if "sub" not in token.metadata and claims is not None and "sub" in claims:
+        token = token.model_copy(update={"metadata": {**token.metadata, "sub": claims["sub"]}})
+    return token if previous is None else renewed(previous, token)
 
 
 def failure_of(fields: Mapping[str, Any], secrets: tuple[str, ...], status: int | None) -> OAuthFailure | None:

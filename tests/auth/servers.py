@@ -44,6 +44,9 @@ class OAuthServer:
         self.rotates = True
         self.canned: list[tuple[int, dict[str, str], bytes]] = []
         """Answers of the token endpoint that come first."""
+        self.late: list[str] = []
+        """Paths whose first answer waits for `let_go`, though it is decided before."""
+        self.let_go = threading.Event()
         self.challenge = ""
         self.refreshes = 0
         self.reuses = 0
@@ -120,6 +123,13 @@ class OAuthServer:
             )
         if path == "/login":
             return 401, {}, b"wrong password"
+        if path.startswith("/status/"):
+            return int(path.removeprefix("/status/")), {}, b""
+        if path in self.late:
+            self.late.remove(path)
+            is_valid = self.is_valid(headers.get("authorization", "").removeprefix("Bearer "))
+            await asyncio.to_thread(self.let_go.wait, 10)
+            return (200 if is_valid else 401), {}, b""
         if path == "/away":
             return 307, {"location": scope["query_string"].decode()}, b""
         if self.is_valid(headers.get("authorization", "").removeprefix("Bearer ")):
