@@ -29,8 +29,8 @@ class Family:
     def __init__(self) -> None:
         self.refresh_token = ""
         self.used: set[str] = set()
-        self.access_token = ""
-        self.expires_at = 0.0
+        self.access_tokens: dict[str, float] = {}
+        """Until when each is taken."""
         self.is_revoked = False
 
 
@@ -40,6 +40,8 @@ class OAuthServer:
     def __init__(self) -> None:
         self.url = ""
         self.lifetime_s = 3600.0
+        self.grace_s = 0.0
+        """So long after it has expired, a token is taken."""
         self.delay_s = 0.0
         self.rotates = True
         self.canned: list[tuple[int, dict[str, str], bytes]] = []
@@ -64,7 +66,7 @@ class OAuthServer:
     def reject(self) -> None:
         """No access token is valid any more; refresh tokens are."""
         for family in self.families:
-            family.access_token = ""
+            family.access_tokens.clear()
 
     def calls(self, path: str) -> int:
         return sum(each[1] == path for each in self.requests)
@@ -72,9 +74,9 @@ class OAuthServer:
     def _answer(self, family: Family, expires_in: float | None = None) -> dict[str, Any]:
         self._number += 1
         lifetime_s = self.lifetime_s if expires_in is None else expires_in
-        family.access_token = f"access-canary-{self._number}"
-        family.expires_at = time.time() + lifetime_s
-        answer = {"access_token": family.access_token, "token_type": "Bearer", "expires_in": lifetime_s}
+        access_token = f"access-canary-{self._number}"
+        family.access_tokens[access_token] = time.time() + lifetime_s + self.grace_s
+        answer = {"access_token": access_token, "token_type": "Bearer", "expires_in": lifetime_s}
         if self.rotates or not family.refresh_token:
             family.used.add(family.refresh_token)
             family.refresh_token = f"refresh-canary-{self._number}"
@@ -138,10 +140,7 @@ class OAuthServer:
 
     def is_valid(self, token: str) -> bool:
         now = time.time()
-        return any(
-            token and token == each.access_token and now < each.expires_at and not each.is_revoked
-            for each in self.families
-        )
+        return any(now < each.access_tokens.get(token, 0.0) and not each.is_revoked for each in self.families)
 
     def token(self, headers: dict[str, str], form: dict[str, str]) -> tuple[int, dict[str, str], bytes]:
         if not self.is_client(headers, form):

@@ -317,7 +317,7 @@ def test_a_token_goes_to_no_other_origin(world_of: Callable[..., World], server:
     "bad", ["api.example.com", "https://", "ftp://a.example", "https://a.example/path", "https://u:p@a.example"]
 )
 def test_an_origin_that_is_none_is_told_at_once(bad: str) -> None:
-    keeper = SyncTokenKeeper(lambda token: Success(token))
+    keeper = SyncTokenKeeper(Success)
     with pytest.raises(ValueError, match="an origin is"):
         KeeperAuth(keeper, ["https://a.example", bad])
     assert "a.example" in repr(KeeperAuth(keeper, ["https://a.example"]))
