@@ -257,7 +257,7 @@ class TokenKeeper:
                 return caught(request.act)
             loop = asyncio.get_running_loop()
             return await self._within(
-                settings.storage_timeout, loop.run_in_executor(DAEMONS, aside, caught, request.act)
+                settings.storage_timeout, loop.run_in_executor(DAEMONS, caught, request.act)
             )
         assert not isinstance(request, Blocking | Pausing)
         call = asyncio.ensure_future(self._refreshed(request.token))
