@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.auth.processes import begun, rotated_for, signed_in
+from tests.auth.processes import begun, rotated_for, signed_in, together
 from tests.auth.servers import OAuthServer, serving
 
 if TYPE_CHECKING:
