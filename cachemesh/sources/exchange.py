@@ -34,6 +34,7 @@ DISCARDED_BYTES: Final = 64 * 1024
 ENCODING: Final[Mapping[str, str]] = {"accept-encoding": ACCEPTED}
 METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"})
 """Those that need no second look. A CONNECT opens a tunnel, and ends with no body."""
+UNASKED: Final = "there was an answer before there was a request"
 TOO_LARGE: Final = "the body is larger than is wanted"
 
 NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
@@ -158,6 +159,8 @@ class Course:
 
     def on_answer(self, response: Response) -> Body:
         """What takes the body of `response`; it is wanted, or read for the sake of the connection."""
+        if getattr(response.extensions.get("network_stream"), "is_answered", True) is False:
+            raise BrokenBodyError(UNASKED)
         status = response.status_code
         headers = response.headers
         if not 200 <= status < 300 and status != NOT_MODIFIED:  # noqa: PLR2004 (2xx)
