@@ -212,6 +212,7 @@ def imported_from_outside() -> set[str]:
         ("sources", "deadline.py"),
         ("sources", "own_clients.py"),
         ("sources", "upgrade.py"),
+        ("sources", "watched.py"),
         ("sources", "websocket.py"),
     }
     outside = set()

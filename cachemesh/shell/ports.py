@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from msgspec import Struct
 from returns.io import IOResult
@@ -12,6 +12,9 @@ from returns.result import Result
 
 from cachemesh.core.scopes import Owner
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
+
+if TYPE_CHECKING:
+    from cachemesh.errors import CacheError
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -274,22 +277,24 @@ class TokenKeeperAdapter(Protocol):
 
     def with_valid_token(
         self, action: Callable[[str], Awaitable[Result[T, E]]], /
-    ) -> Awaitable[Result[T, E]] | Awaitable[IOResult[T, E]]:
-        """What `action` answers, run with a valid token."""
+    ) -> Awaitable[Result[T, E | CacheError]] | Awaitable[IOResult[T, E | CacheError]]:
+        """What `action` answers, run with a valid token; or why there is none."""
 
 
 class SyncTokenKeeperAdapter(Protocol):
     """The same for `SyncCache`."""
 
-    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E] | IOResult[T, E]:
-        """What `action` answers, run with a valid token."""
+    def with_valid_token(
+        self, action: Callable[[str], Result[T, E]], /
+    ) -> Result[T, E | CacheError] | IOResult[T, E | CacheError]:
+        """What `action` answers, run with a valid token; or why there is none."""
 
 
 class IdentityKeeper(TokenKeeperAdapter, Protocol):
     """A token keeper that knows whose token it has. The cache follows it: it need not be told who signs in or out.
 
-    A subject is the cache's active user from before its token can be used, and
-    where there is none any more the session ends. Nothing that was asked for
+    A subject (a `subject` that is there already, too) is the cache's active user
+    from before its token can be used, and where there is none any more the session ends. Nothing that was asked for
     somebody else before is fetched with the token of the next.
     """
 
