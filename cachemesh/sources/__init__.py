@@ -6,11 +6,11 @@ Names are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cachemesh.sources.attempts import retrying
     from cachemesh.sources.backoff import Backoff
     from cachemesh.sources.exchange import Exchange
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
     from cachemesh.sources.http_source import HttpSource
-    from cachemesh.sources.retrying import retrying
     from cachemesh.sources.sync_http_source import SyncHttpSource
 else:
     from cachemesh._lazy import lazy
@@ -22,7 +22,7 @@ else:
             "cachemesh.sources.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
             "cachemesh.sources.http_source": "HttpSource",
-            "cachemesh.sources.retrying": "retrying",
+            "cachemesh.sources.attempts": "retrying",
             "cachemesh.sources.sync_http_source": "SyncHttpSource",
         },
     )
