@@ -55,16 +55,20 @@ FINALIZER_PATIENCE_S: Final = 0.05
 
 
 class Blocking:
-    """Call `act`, which may block, in the storage's time."""
+    """Call `act`, which may block, in the storage's time.
 
-    __slots__ = ("act",)
+    `RAN_OUT` where that is over; `late` takes what comes then. Here and below.
+    """
 
-    def __init__(self, act: Callable[[], Any]) -> None:
+    __slots__ = ("act", "late")
+
+    def __init__(self, act: Callable[[], Any], late: Callable[[object], None] | None = None) -> None:
         self.act = act
+        self.late = late
 
 
 class Refreshing:
-    """Call the refresher with `token` for `timeout_s`; `RAN_OUT` where that is over. `late` takes what comes then."""
+    """Call the refresher with `token`, for `timeout_s`."""
 
     __slots__ = ("late", "timeout_s", "token")
 
@@ -75,12 +79,13 @@ class Refreshing:
 
 
 class Pausing:
-    """Let `seconds` pass."""
+    """Let `seconds` pass. `polls`: to look again after them at what others do, who have clocks of their own."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("polls", "seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, polls: bool = False) -> None:
         self.seconds = seconds
+        self.polls = polls
 
 
 Request: TypeAlias = Blocking | Refreshing | Pausing
@@ -456,7 +461,7 @@ class Runtime:
         holds_s = self.settings.patience_s
         pause_s = FIRST_POLL_S
         while True:
-            got = yield Blocking(partial(self.storage.try_lock, holds_s))
+            got = yield Blocking(partial(self.storage.try_lock, holds_s), self._give_back)
             if type(got) is Raised or not (got is None or callable(got)):
                 live.error = storage_failed("try_lock", got)
                 return None
@@ -467,8 +472,13 @@ class Runtime:
             if left <= 0:
                 live.error = RefreshTimedOut(self.settings.refresh_timeout)
                 return None
-            yield Pausing(min(pause_s, left))
+            yield Pausing(min(pause_s, left), polls=True)
             pause_s = min(2 * pause_s, LONGEST_POLL_S)
+
+    def _give_back(self, got: object) -> None:
+        """The right to refresh has come too late."""
+        if callable(got):
+            self._aside(got)
 
     def _read(self, live: Live) -> Generator[Request, Any, Kept | None]:
         """What the storage holds; None where it does not say, and `live` knows why."""
