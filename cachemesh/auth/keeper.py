@@ -13,7 +13,7 @@ from returns.result import Failure, Result, Success
 
 from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
-from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
+from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Refreshing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.auth.verdicts import Raised
@@ -261,7 +261,7 @@ class TokenKeeper:
                 return Raised(error)
             return await _within(settings.storage_timeout, call, request.late)
         assert not isinstance(request, Blocking | Pausing)
-        task = asyncio.ensure_future(self._refreshed(request.token))
+        task = asyncio.ensure_future(self._refreshed(request))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         got: object = RAN_OUT
@@ -272,9 +272,10 @@ class TokenKeeper:
                 task.cancel()
         return got
 
-    async def _refreshed(self, token: Token) -> object:
+    async def _refreshed(self, request: Refreshing) -> object:
+        request.enter()
         try:
-            got = self._refresher(token)
+            got = self._refresher(request.token)
             return await got if isawaitable(got) else got
         except Exception as error:  # noqa: BLE001 (a refresher of the user's)
             return Raised(error)

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -24,6 +25,7 @@ from cachemesh.auth.errors import (
     InvalidToken,
     KeeperClosed,
     NotSignedIn,
+    ReentrantRefresh,
     RefreshTimedOut,
     TokenError,
     TokenNotRefreshable,
@@ -51,6 +53,9 @@ LONGEST_POLL_S: Final = 0.5
 MOST_TRIES: Final = 64
 """An order writes whatever is there; where that changes more often in between, the storage does not work."""
 
+INSIDE: Final[ContextVar[tuple[tuple[object, int], ...]]] = ContextVar("cachemesh_token_inside", default=())
+"""The refreshes, by runtime and id, inside of which the present code runs: it must not wait for them."""
+
 FINALIZER_PATIENCE_S: Final = 0.05
 
 
@@ -68,14 +73,17 @@ class Blocking:
 
 
 class Refreshing:
-    """Call the refresher with `token`, for `timeout_s`."""
+    """Call the refresher with `token`, for `timeout_s`. In the context of that call, `enter` is called first."""
 
-    __slots__ = ("late", "timeout_s", "token")
+    __slots__ = ("enter", "late", "timeout_s", "token")
 
-    def __init__(self, token: Token, timeout_s: float, late: Callable[[object], None]) -> None:
+    def __init__(
+        self, token: Token, timeout_s: float, late: Callable[[object], None], enter: Callable[[], object]
+    ) -> None:
         self.token = token
         self.timeout_s = timeout_s
         self.late = late
+        self.enter = enter
 
 
 class Pausing:
@@ -189,7 +197,7 @@ class Runtime:
     def _ask(self, command: core.Ask) -> Answer:
         effects, waited_for = self._reduced(command)
         if waited_for is not None:
-            return waited_for
+            return ReentrantRefresh() if (self, waited_for.source_id) in INSIDE.get() else waited_for
         for effect in effects:
             if type(effect) is core.Use:
                 return effect.held
@@ -282,7 +290,9 @@ class Runtime:
 
     def close(self) -> None:
         self.dispatch(core.Closed())
-        for mailbox in tuple(self._mailboxes):
+        with self._lock:
+            mailboxes = tuple(self._mailboxes)
+        for mailbox in mailboxes:
             self.end(mailbox)
 
     # Reducing
@@ -359,6 +369,7 @@ class Runtime:
         return bells
 
     def _announce(self, effect: core.Announce) -> None:
+        within = INSIDE.set((*INSIDE.get(), (self, effect.source_id)))
         try:
             for listener in self._listeners:
                 try:
@@ -366,6 +377,7 @@ class Runtime:
                 except Exception as error:  # noqa: BLE001 (it hinders nobody)
                     self.report("a listener raised", error)
         finally:
+            INSIDE.reset(within)
             self.dispatch(core.Announced(effect.source_id))
 
     # Scripts
@@ -521,7 +533,10 @@ class Runtime:
             allowed_s = min(left, longest_s)
             got = RAN_OUT
             if allowed_s > 0:
-                got = yield Refreshing(held.token, allowed_s, partial(self._came_late, held))
+                inside = (*INSIDE.get(), (self, live.source_id))
+                got = yield Refreshing(
+                    held.token, allowed_s, partial(self._came_late, held), partial(INSIDE.set, inside)
+                )
             if got is RAN_OUT:
                 live.error = RefreshTimedOut(min(longest_s, settings.refresh_timeout))
                 if left <= longest_s:

@@ -246,8 +246,10 @@ class SyncTokenKeeper:
                 return caught(request.act)
             return _within(settings.storage_timeout, partial(caught, request.act), request.late)
         assert not isinstance(request, Blocking | Pausing)
+        context = copy_context()
+        context.run(request.enter)
         call = partial(self._refresher, request.token)
-        return _within(request.timeout_s, partial(copy_context().run, caught, call), request.late)
+        return _within(request.timeout_s, partial(context.run, caught, call), request.late)
 
 
 class SyncTokenStream(Generic[N]):

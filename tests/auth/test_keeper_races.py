@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 from cachemesh.auth import (
     MemoryTokenStorage,
     NotSignedIn,
+    ReentrantRefresh,
     RefreshFailed,
     RefreshTimedOut,
     Token,
@@ -268,6 +269,50 @@ def test_an_order_writes_whatever_others_write(face: Face) -> None:
     storage.faults["swap"] = fault
     assert keeper.call("set_tokens", BOBS) == Success(BOBS)
     assert storage.read().token == BOBS
+
+
+# Circles
+
+
+def test_b37_a_refresher_that_asks_its_own_keeper_is_told_so(face: Face) -> None:
+    """It would wait for itself. What it leaves behind waits as anybody does."""
+    asked: list[object] = []
+
+    async def refresh_async(_: Token) -> Result[Token, str]:
+        asked.append(await keeper.cache.get_valid_token())
+        asked.append(await asyncio.create_task(keeper.cache.with_valid_token(action(face, Success))))
+        return Success(NEW)
+
+    def refresh(_: Token) -> Result[Token, str]:
+        asked.append(keeper.cache.get_valid_token())
+        asked.append(keeper.cache.with_valid_token(action(face, Success)))
+        return Success(NEW)
+
+    keeper = signed_in(face, refresh_async if isinstance(face, AsyncFace) else refresh)
+    assert keeper.call("get_valid_token") == Success(NEW)
+    assert asked == [Failure(ReentrantRefresh())] * 2
+
+
+def test_a_refresher_may_sign_out(face: Face) -> None:
+    async def refresh_async(_: Token) -> Result[Token, str]:
+        await keeper.cache.sign_out()
+        return Success(NEW)
+
+    def refresh(_: Token) -> Result[Token, str]:
+        keeper.cache.sign_out()
+        return Success(NEW)
+
+    keeper = signed_in(face, refresh_async if isinstance(face, AsyncFace) else refresh)
+    assert keeper.call("get_valid_token") == Failure(NotSignedIn())
+
+
+def test_a_listener_that_asks_its_own_keeper_is_told_so(sync_face: SyncFace) -> None:
+    keeper = keeping(sync_face, sync_face.fetcher(Success(NEW)))
+    asked: list[object] = []
+    keeper.cache.on_identity(lambda _: asked.append(keeper.cache.get_valid_token()))
+    keeper.call("set_tokens", BOBS)
+
+    assert asked == [Failure(ReentrantRefresh())]
 
 
 # Hangs and cancellations
