@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from msgspec import Struct
 from returns.io import IOResult
 from returns.result import Result
 
 from cachemesh.core.scopes import Owner
+from cachemesh.errors import CacheError  # noqa: TC001 (for `typing.get_type_hints`)
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
-
-if TYPE_CHECKING:
-    from cachemesh.errors import CacheError
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -267,7 +265,8 @@ class TokenKeeperAdapter(Protocol):
 
     It resolves the token, runs the action, refreshes the token and tries once
     more where the origin says "unauthorized", and answers with a `Failure`
-    where there is no token to be had. What the action answers is a `Result`,
+    where there is no token to be had (its own failures are `CacheError`s, such
+    as the `TokenError`s of `cachemesh.auth`). What the action answers is a `Result`,
     whichever kind the fetcher returns; the keeper's own answer may be either,
     so it may be a `FutureResult`.
 
