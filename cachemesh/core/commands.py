@@ -66,7 +66,8 @@ class Directives(Redacted, frozen=True):
     """What an answer says of its own caching, in place of what its callers asked for.
 
     `sets_ttl`: `ttl_s` and `lifespan` count. `renews`: the value is the one that
-    is cached already. `stores`: it may be kept at all.
+    is cached already. `stores`: it may be kept at all. `private`: it is one
+    user's own, so the global scope neither keeps nor shares it.
     """
 
     sets_ttl: bool = False
@@ -76,6 +77,7 @@ class Directives(Redacted, frozen=True):
     validator: Any = None
     renews: bool = False
     stores: bool = True
+    private: bool = False
 
 
 class FetchSucceeded(Redacted, Generic[A], frozen=True):

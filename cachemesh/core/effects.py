@@ -87,7 +87,8 @@ class Settle(Redacted, Generic[A], frozen=True):
 
     With `fallback`, where there is one, those who fall back; with `rescue`
     those who read the cache. Those who asked after the command `asks_again_after`
-    ask again, as a tag of the answer was marked since; 0 is nobody.
+    ask again, as a tag of the answer was marked since, or the answer is private
+    to the one who began the fetch; 0 is nobody.
     """
 
     flight_id: int

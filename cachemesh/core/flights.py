@@ -50,6 +50,7 @@ from cachemesh.core.model import (
 )
 from cachemesh.core.policies import AGEING, FRESH
 from cachemesh.core.retry import delay_before_next_s
+from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.core.tags import last_mark, was_marked
 from cachemesh.core.waits import without_wait
 
@@ -86,9 +87,12 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         state, log = after_success(state, flight)
     flight_id, owner, key, answer = command.flight_id, flight.owner, flight.key, command.answer
     partition = listing_partition(state, flight)
-    if partition is None or not (flight.persist and (directives is None or directives.stores)):
+    is_private = directives is not None and directives.private and owner == GLOBAL_OWNER
+    if partition is None or is_private or not (flight.persist and (directives is None or directives.stores)):
         again_after = 0
-        if flight.tags or directives is not None:
+        if is_private:
+            again_after = flight_id
+        elif flight.tags or directives is not None:
             again_after = asks_again_after(state, flight, tags_of(flight, directives))
         settle = Settle(flight_id, owner, key, answer, None, None, again_after)
         if partition is not None and flight.persist and key in partition.failures:

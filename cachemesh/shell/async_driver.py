@@ -68,7 +68,7 @@ class AsyncDomain:
                 self.leave(boarding)
                 raise
         answer = live.answer
-        if type(answer) is Success and live.asks_again_after is None and live.crash is None:
+        if type(answer) is Success and not live.joiners_ask_again and live.crash is None:
             return answer
         return self._runtime.told(boarding)
 

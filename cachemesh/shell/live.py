@@ -149,8 +149,8 @@ class LiveFlight:
     """What those who fall back take in place of a failure."""
     rescue: Answer | None = None
     """What all who read the cache do."""
-    asks_again_after: int | None = None
-    """Those whose command has a later id ask again."""
+    joiners_ask_again: bool = False
+    """All but its leader ask again: a tag was marked meanwhile, or the answer is the one's own who began it."""
     previous: Any = None
     """The entry that a conditional fetch was handed."""
     fetcher: Any = None

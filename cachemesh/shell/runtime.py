@@ -344,8 +344,7 @@ class Runtime:
         if answer is None:
             return None if live.phase is Phase.ASK_AGAIN else Failure(FetchCancelled(live.key))
         if type(answer) is not Failure:
-            after = live.asks_again_after
-            return answer if after is None or boarding.asked.flight_id <= after else None
+            return answer if not live.joiners_ask_again or boarding.leads else None
         old = live.fallback if boarding.falls_back else live.rescue if boarding.reads else None
         if old is not None:
             if self.logger is not None:
@@ -781,7 +780,7 @@ class Runtime:
             live.rescue = effect.rescue
             live.traceback = origin_traceback(answer.failure())
         elif effect.asks_again_after:
-            live.asks_again_after = effect.asks_again_after
+            live.joiners_ask_again = True
         live.phase = ANSWERED
 
     def _commit_ask_again(self, effect: effects.AskAgain) -> None:

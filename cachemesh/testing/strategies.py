@@ -423,6 +423,7 @@ def directives() -> SearchStrategy[Directives]:
         validator=st.none() | st.just("etag"),
         renews=st.booleans(),
         stores=st.sampled_from((True, True, True, False)),
+        private=st.sampled_from((False, False, False, True)),
     )
 
 

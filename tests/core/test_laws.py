@@ -590,6 +590,17 @@ def test_whoever_asked_after_a_mark_is_not_told_what_was_begun_before_it(history
 
 
 @law(histories())
+def test_ht1_a_private_answer_is_neither_kept_nor_shared_in_the_global_scope(history: History) -> None:
+    for moment in history:
+        command = moment.command
+        if isinstance(command, FetchSucceeded) and command.directives is not None and command.directives.private:
+            for saved in moment.listed(Save):
+                assert saved.owner != GLOBAL_OWNER
+            for settled in moment.listed(Settle):
+                assert settled.owner != GLOBAL_OWNER or settled.asks_again_after == settled.flight_id
+
+
+@law(histories())
 def test_an_entry_bears_all_the_tags_that_anyone_gave_it(history: History) -> None:
     wanted: dict[int, set[str]] = {}
     for moment in history:

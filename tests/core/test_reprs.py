@@ -56,7 +56,10 @@ SHOWN: list[tuple[Any, str]] = [
     ),
     (
         DIRECTIVES,
-        "Directives(sets_ttl=True, ttl_s=1.0, lifespan=None, tags=('feed',), validator=str, renews=True, stores=False)",
+        (
+            "Directives(sets_ttl=True, ttl_s=1.0, lifespan=None, tags=('feed',), validator=str, renews=True, "
+            "stores=False, private=False)"
+        ),
     ),
     (FAILED, "Failed(answer=str, failed_at=1.0, serve_until=2.0, refresh_after=3.0)"),
     (

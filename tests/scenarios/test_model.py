@@ -278,7 +278,7 @@ class Model:
             return entry.answer, Directives(tags=tags, validator=validator, renews=True)
         said = outcome.unwrap() if isinstance(outcome, Success) else None
         if isinstance(said, Fresh):
-            told = Directives(sets_ttl=True, ttl_s=said.ttl, tags=said.tags, validator=said.validator)
+            told = Directives(True, said.ttl, tags=said.tags, validator=said.validator, private=said.private)  # noqa: FBT003 (the first field says that there is a ttl)
             return Success(said.value), told
         if isinstance(said, DoNotCache):
             return Success(said.value), Directives(stores=False)
@@ -709,6 +709,7 @@ class ShellAgainstModel(RuleBasedStateMachine):
             [
                 "success",
                 "fresh",
+                "private",
                 "do not cache",
                 NOT_MODIFIED,
                 "failure",
@@ -743,6 +744,7 @@ class ShellAgainstModel(RuleBasedStateMachine):
         outcome: Any = {
             "success": Success(value),
             "fresh": Success(Fresh(value, ttl=5.0, tags=("u",), validator=1)),
+            "private": Success(Fresh(value, ttl=5.0, private=True)),
             "do not cache": Success(DoNotCache(value)),
             "failure": Failure(("down", value)),
             "raises": Failure(FetchRaised(starter.key, ValueError(value))),

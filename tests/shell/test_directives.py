@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cachemesh import (
     CacheMiss,
     CachePolicy,
     CacheScope,
+    Directed,
     DoNotCache,
     Fresh,
     InvalidFetchResult,
@@ -87,6 +89,71 @@ def test_an_answer_with_a_lifetime_of_its_own_has_its_windows(face: Face) -> Non
     assert face.get("k", face.fetcher(DOWN)) == OLD
     face.clock.advance(0.1)
     assert face.get("k", face.fetcher(DOWN), cache_failures=False) == DOWN
+
+
+# Private answers
+
+
+@pytest.mark.parametrize("directive", [Fresh, DoNotCache])
+def test_a_private_answer_is_neither_kept_nor_shared_in_the_global_scope(face: Face, directive: Any) -> None:
+    """Each of those who wait at once gets what his own fetcher answers."""
+    fetches = [face.fetcher(Success(directive(name, private=True)), held=True) for name in ("Ada", "Bob", "Cy")]
+    waiting = [face.begin.get("me", fetch) for fetch in fetches]
+    for fetch in fetches:
+        fetch.release()
+    assert [each.result() for each in waiting] == [Success("Ada"), Success("Bob"), Success("Cy")]
+    assert face.peek("me") == Failure(CacheMiss("me"))
+
+
+def test_joiners_of_a_private_answer_whose_leader_left_fetch_for_themselves() -> None:
+    async def scenario() -> tuple[bool, Any]:
+        may_answer = asyncio.Event()
+
+        def fetcher(name: str) -> Any:
+            async def fetch() -> Result[Directed[str], str]:
+                await may_answer.wait()
+                return Success(Fresh(name, private=True))
+
+            return fetch
+
+        async with Cache() as cache:
+            leader, joiner = (asyncio.create_task(cache.get("me", fetcher(name))) for name in ("Ada", "Bob"))
+            await asyncio.sleep(0)
+            leader.cancel()
+            await asyncio.wait([leader])
+            may_answer.set()
+            return leader.cancelled(), await joiner
+
+    assert asyncio.run(scenario()) == (True, Success("Bob"))
+
+
+@pytest.mark.parametrize("scope", [CacheScope.SESSION, CacheScope.USER])
+def test_a_private_answer_is_kept_and_shared_in_its_users_scopes(face: Face, scope: CacheScope) -> None:
+    face.set_active_user("ada")
+    fetch = face.fetcher(Success(Fresh("Ada", private=True)), held=True)
+    waiting = [face.begin.get("me", fetch, scope=scope) for _ in range(3)]
+    fetch.release()
+    assert [each.result() for each in waiting] == [Success("Ada")] * 3
+    assert face.peek("me", scope=scope) == Success("Ada")
+    assert fetch.calls == 1
+
+
+def test_a_refresh_behind_that_became_private_leaves_what_is_cached(face: Face) -> None:
+    """What is there was for everybody; what comes is not."""
+    remember(face, ttl=5)
+    behind = face.fetcher(Success(Fresh("Ada", private=True)))
+    face.clock.advance(5)
+    assert face.get("k", behind, policy=CachePolicy.STALE_WHILE_REVALIDATE) == OLD
+    face.settle()
+    assert behind.calls == 1
+    assert face.peek("k", allow_expired=True) == OLD
+
+
+def test_what_is_not_said_to_be_public_is_private(face: Face) -> None:
+    """A flag that is neither True nor False costs sharing, not secrecy."""
+    said: Any = Fresh("Ada", private=None)  # type: ignore[arg-type]
+    assert face.get("k", face.fetcher(Success(said))) == Success("Ada")
+    assert face.peek("k") == MISS
 
 
 def test_joiners_get_the_value_and_not_the_directive(face: Face) -> None:

@@ -1,0 +1,283 @@
+"""`HttpSource`: an HTTP origin that answers with a `Result`, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from returns.result import Failure, Result, Success
+
+from cachemesh.sources.backoff import Attempts
+from cachemesh.sources.body import TooLargeError
+from cachemesh.sources.exchange import Course, Exchange, Spec
+from cachemesh.sources.failure import NetworkFailure
+from cachemesh.sources.fetcher import Fetching
+from cachemesh.sources.http import (
+    CLOSED,
+    MAX_BODY_BYTES,
+    MAX_REDIRECTS,
+    TIMEOUT_S,
+    attempt_of,
+    backoff_of,
+    reading,
+    rules_of,
+    shown,
+    value_of,
+)
+from cachemesh.sources.own_clients import NO_TIMEOUTS, own_async_client
+from cachemesh.sources.refusals import RefusedError
+from cachemesh.sources.transfers import AsyncPieces, Download, Upload
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import IO, Self
+
+    from typing_extensions import Unpack
+
+    from cachemesh.sources.backoff import Backoff
+    from cachemesh.sources.clients import AsyncClient
+    from cachemesh.sources.http import AsyncRequest, AsyncUpload, AsyncVerb, DownloadOptions, RequestOptions
+    from cachemesh.sources.transfers import Progress
+
+
+def _verb(method: str, text: str) -> AsyncVerb:
+    async def send(self: HttpSource, url: str, *, parser: Any = bytes, **options: Any) -> Any:  # noqa: ANN401 (`AsyncVerb` says it)
+        return await self._request(method, url, parser=parser, **options)
+
+    send.__name__ = method.lower()
+    send.__qualname__ = f"HttpSource.{method.lower()}"
+    send.__doc__ = text
+    return send  # type: ignore[return-value]  # As a method it is one.
+
+
+class HttpSource(Fetching):
+    """An HTTP origin: its answers are `Result`s, and each thing that can go wrong is a `NetworkFailure`.
+
+    `base_url`: relative URLs go behind its path. `client`: an `AsyncClient` of
+    httpx2 or httpx to send with, which stays yours to close, and whose own headers,
+    cookies, time limits and `auth` hold. Without one the source makes its own, one for
+    each event loop that it is used in; they keep no cookies and know nothing of the environment: who
+    wants a proxy or a cookie jar passes a client. `headers`: for all requests. `auth`: as httpx2 has it.
+    `verify`: of its own client. `retry`: a `Backoff`; left out, there is a single attempt.
+
+    `timeout` is for the whole exchange, from connecting to the last byte of the
+    body, redirects included: seconds, a timedelta, text such as "5s"; None for
+    none. `max_body_bytes`: of a body as it is unpacked; None for no limit.
+
+    `parser=` says what a body is: bytes, if left out; `str`; None where it does not
+    matter; or any type that pydantic takes, read from JSON. For a union or an `Annotated`, which mypy does not take
+    for a type, pass pydantic's `TypeAdapter`. An empty body is what a JSON null is. What does not fit
+    is a `parsing` failure that names the field and the error, and quotes nothing.
+
+    At most `max_redirects` redirects are followed (0: none), to http and https,
+    and never from https to http, to a link-local address, or from a public origin to a private address. To another
+    origin goes nothing of a request but Accept, Accept-Language, User-Agent and the body with its type: no credentials,
+    no cookies, and no header that you have set.
+
+    A status other than 2xx is a failure; so is anything that would not come again as
+    it came, in part. Cancellation of a task passes through.
+
+    >>> async def main():
+    ...     async with HttpSource("https://example.org/api") as source:
+    ...         return await source.get("ftp://example.org/users/1")
+    >>> asyncio.run(main())
+    <Failure: NetworkFailure(unknown, 'the URL has another scheme than http and https')>
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        client: AsyncClient | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: Any = TIMEOUT_S,  # noqa: ANN401 (a duration, however it is written)
+        max_body_bytes: int | None = MAX_BODY_BYTES,
+        max_redirects: int = MAX_REDIRECTS,
+        auth: Any = None,  # noqa: ANN401 (what httpx2 takes)
+        retry: Backoff | None = None,
+        verify: ssl.SSLContext | None = None,
+    ) -> None:
+        self._rules = rules_of(base_url, client, headers, timeout, max_body_bytes, max_redirects, auth, retry)
+        self._given = client
+        self._verify = verify
+        self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._is_closed = False
+
+    get: AsyncVerb = _verb("GET", "What is at `url`, as `parser` says.")
+    head: AsyncVerb = _verb("HEAD", "Whether there is something at `url`; for its headers see `exchange`.")
+    options: AsyncVerb = _verb("OPTIONS", "What can be asked of `url`.")
+    post: AsyncVerb = _verb("POST", "What comes of a POST to `url`.")
+    put: AsyncVerb = _verb("PUT", "What comes of a PUT to `url`.")
+    patch: AsyncVerb = _verb("PATCH", "What comes of a PATCH of `url`.")
+    delete: AsyncVerb = _verb("DELETE", "What comes of a DELETE of `url`.")
+
+    async def _request(self, method: str, url: str, *, parser: Any = bytes, **options: Any) -> Result[Any, Any]:  # noqa: ANN401 (`AsyncRequest` says it)
+        """What comes of a request with any method."""
+        read = reading(parser)
+        if isinstance(read, NetworkFailure):
+            return Failure(read)
+        return value_of(await self._exchange(Spec(method, url, **options)), read)
+
+    async def _upload(
+        self,
+        url: str,
+        source: Path | IO[bytes] | bytes,
+        *,
+        method: str = "POST",
+        progress: Progress | None = None,
+        parser: Any = bytes,  # noqa: ANN401 (`AsyncUpload` says it)
+        **options: Any,  # noqa: ANN401 (as above)
+    ) -> Result[Any, Any]:
+        """Send a file (a `Path`, or one that is open for reading), or bytes, as they are read.
+
+        `progress(done_bytes, total_bytes)` is called as they go; the total is None
+        where nobody knows it. Where it raises, that is the end of it: a `cancelled` failure.
+        """
+        read = reading(parser)
+        if isinstance(read, NetworkFailure):
+            return Failure(read)
+        try:
+            upload = Upload(source, progress)
+            await asyncio.to_thread(upload.measure)
+        except RefusedError as error:
+            return Failure(error.failure)
+        pieces = AsyncPieces(upload, asyncio.to_thread)
+        return value_of(await self._exchange(Spec(method, url, content=pieces, **options)), read)
+
+    request: AsyncRequest = _request  # type: ignore[assignment]  # As a method it is one, and says more of its types.
+    upload: AsyncUpload = _upload  # type: ignore[assignment]  # As above.
+
+    async def exchange(
+        self, method: str, url: str, **options: Unpack[RequestOptions]
+    ) -> Result[Exchange, NetworkFailure]:
+        """The whole answer, where it is a 2xx or a 304: with its status, its headers and its body as bytes."""
+        return await self._exchange(Spec(method, url, **options))
+
+    async def download(
+        self,
+        url: str,
+        to: Path | IO[bytes],
+        *,
+        progress: Progress | None = None,
+        max_bytes: int | None = None,
+        **options: Unpack[DownloadOptions],
+    ) -> Result[int, NetworkFailure]:
+        """Bring what is at `url` into a file; how many bytes that are.
+
+        A file at the path `to` appears, or changes, once all is there, and at once; one that is
+        open for writing is wound back after a failure, where it can be. `progress`: as for `upload`.
+        `max_bytes`: None for no limit. A large file may want a longer `timeout`.
+        """
+        try:
+            download = Download(to, progress)
+        except RefusedError as error:
+            return Failure(error.failure)
+        try:
+            spec = Spec("GET", url, max_body_bytes=max_bytes, download=download, **options)
+            answer = value_of(await self._exchange(spec), lambda _, __: None)
+            if not isinstance(answer, Success):
+                return Failure(answer.failure())
+            await asyncio.to_thread(download.commit)
+            return Success(download.done)
+        except RefusedError as error:
+            return Failure(error.failure)
+        finally:
+            await asyncio.shield(asyncio.to_thread(download.abandon))
+
+    async def _exchange(self, spec: Spec) -> Result[Exchange, NetworkFailure]:
+        """The answer to `spec`, where it is a 2xx or a 304, after as many attempts as it takes."""
+        try:
+            backoff = backoff_of(self._rules, spec)
+            if backoff is None:
+                return await self._attempt(spec)
+            spec = attempt_of(self._rules, spec, backoff)
+        except RefusedError as error:
+            return Failure(error.failure)
+        attempts = Attempts(backoff)
+        while True:
+            answer = await self._attempt(spec)
+            wait = attempts.wait_after(answer.failure()) if isinstance(answer, Failure) else None
+            if wait is None:
+                return answer
+            await asyncio.sleep(wait)
+
+    async def _attempt(self, spec: Spec) -> Result[Exchange, NetworkFailure]:
+        client: Any = self._given
+        if self.is_closed or (client is not None and client.is_closed):
+            return Failure(CLOSED)
+        timeouts = None
+        if client is None:
+            client = self._clients.get(asyncio.get_running_loop()) or self._own_client()
+            timeouts = NO_TIMEOUTS
+        try:
+            course = Course(self._rules, client, spec, timeouts)
+        except RefusedError as error:
+            return Failure(error.failure)
+        limit = asyncio.timeout(course.timeout_s)
+        try:
+            async with limit:
+                return Success(await _performed(client, course))
+        except Exception as error:  # noqa: BLE001 (whatever a client, its hooks or an `auth` raise)
+            if limit.expired():
+                return Failure(course.timed_out)
+            return Failure(self._why(course, error))
+
+    def _why(self, course: Course, error: Exception) -> NetworkFailure:
+        return CLOSED if self._is_closed else course.failure_of(error)
+
+    def _own_client(self) -> Any:  # noqa: ANN401 (an httpx2.AsyncClient)
+        self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
+        client = self._clients[asyncio.get_running_loop()] = own_async_client(self._verify)
+        return client
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._is_closed
+
+    async def aclose(self) -> None:
+        """Close its own connections. What is asked from then on is answered with a `cancelled` failure."""
+        self._is_closed = True
+        clients, self._clients = self._clients, {}
+        here = asyncio.get_running_loop()
+        for loop, client in clients.items():
+            if loop is here:
+                await client.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"HttpSource({shown(self._rules.base)})"
+
+
+async def _performed(client: Any, course: Course) -> Exchange:  # noqa: ANN401 (of httpx2 or httpx)
+    download = course.download
+    while True:
+        response = await client.send(course.request, stream=True, follow_redirects=False, **course.sending)
+        try:
+            body = course.on_answer(response)
+            try:
+                if response.is_stream_consumed:  # An `auth` or a hook has wanted to see it.
+                    body.feed(response.content)
+                else:
+                    async with aclosing(response.aiter_raw()) as raw:
+                        async for chunk in raw:
+                            body.feed(chunk)
+                            if download is not None and download.is_full:
+                                await asyncio.to_thread(download.spill)
+            except TooLargeError:
+                course.on_too_large(response)
+        finally:
+            await response.aclose()
+        exchange = course.on_body(response, body)
+        if exchange is not None:
+            return exchange
