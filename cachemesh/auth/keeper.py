@@ -41,7 +41,8 @@ class TokenKeeper:
     `storage`: where the token lives; processes that share one share the token.
     `proactive_window`: so long before it expires a token that is used is
     refreshed as well, behind whoever uses it. `leeway`: it counts as expired so
-    long before it is, for clocks that differ. `refresh_timeout`: a refresh, its
+    long before it is, for clocks that differ. Of what a refresh brings, neither
+    takes more than half of its life. `refresh_timeout`: a refresh, its
     retries and the wait for another process's included, takes so long at most;
     `storage_timeout`: so does each call of the storage. `retry`: how often the
     refresher is called for one refresh; what is refused for good (unauthorized,

@@ -19,6 +19,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from msgspec.structs import replace
 from returns.result import Failure
 
 from cachemesh.auth.errors import (
@@ -468,6 +469,11 @@ class Runtime:
             token.subject,
         )
 
+    def _new(self, token: Token) -> Held:
+        """The same for one that a refresh has just brought."""
+        held = self._held(token)
+        return replace(held, lives_s=max(0.0, held.expires_at - self.now()))
+
     def _locked(self, live: Live) -> Generator[Request, Any, Callable[[], None] | None]:
         """The right to refresh; None where it was not to be had, and `live` knows why."""
         holds_s = self.settings.patience_s
@@ -546,7 +552,7 @@ class Runtime:
                 brought = refreshed(got, held.token)
                 if isinstance(brought, Token):
                     live.error = None
-                    return core.RefreshSucceeded(live.source_id, held.version, self._held(brought))
+                    return core.RefreshSucceeded(live.source_id, held.version, self._new(brought))
                 live.error = brought
                 seen = getattr(brought, "error", brought)
                 strip_tracebacks(Failure(seen))  # It is kept, and shared by all who wait; its frames hold tokens.
@@ -567,7 +573,7 @@ class Runtime:
         """The refresher has answered after its time. The old refresh token may have been used up by that."""
         brought = refreshed(got, held.token)
         if isinstance(brought, Token):
-            self.dispatch(core.RefreshSucceeded(next(self._ids), held.version, self._held(brought)))
+            self.dispatch(core.RefreshSucceeded(next(self._ids), held.version, self._new(brought)))
 
 
 STEPS: Final = frozenset({core.Read, core.Call, core.Persist, core.Write})

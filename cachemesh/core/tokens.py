@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 class Held(Redacted, frozen=True):
     """A token and what is known of it. `expires_at`: on the clock of the commands, `inf` never.
 
+    `lives_s`: for how long, when a refresh brought it; `inf` where nobody knows.
     `version`, `session`: the storage's, and how many had signed in, when it became known.
     """
 
@@ -42,6 +43,7 @@ class Held(Redacted, frozen=True):
     subject: str | None = None
     version: int = 0
     session: int = 0
+    lives_s: float = inf
 
 
 class Phase(StrEnum):
@@ -129,8 +131,10 @@ class Rules(Struct, frozen=True):
     """When a token is refreshed. Durations are seconds.
 
     `leeway_s`: it counts as expired so long before it is. `window_s`: so long
-    before that it is refreshed behind. `backoff_s`: a refresh behind follows
-    another one, or one that failed, after so long at the earliest.
+    before that it is refreshed behind. Each at most for half of what it has to
+    live, or a server that gives short lives would be asked at each use.
+    `backoff_s`: a refresh behind follows another one, or one that failed, after
+    so long at the earliest.
     """
 
     leeway_s: float = 0.0
@@ -146,6 +150,8 @@ class State(Struct, frozen=True):
     version: int = 0
     is_restored: bool = False
     """Whether the storage has been read, or written."""
+    is_blind: bool = False
+    """Somebody signed out while the storage did not say what it holds: what it says next is theirs."""
     announced: Held | None = None
     """The token whose identity was announced last; None: that there is none."""
     session: int = 0
@@ -412,7 +418,8 @@ def reduce(state: State, command: Command) -> Step:
 
 def plain_until(held: Held, rules: Rules) -> float:
     """Until when `held` is simply used: nothing is to be decided about it before that."""
-    return held.expires_at - rules.leeway_s - (rules.window_s if held.is_refreshable else 0.0)
+    left_s = held.lives_s - leeway_of(held, rules)
+    return valid_until(held, rules) - (min(rules.window_s, left_s / 2) if held.is_refreshable else 0.0)
 
 
 def plain_of(state: State) -> Held | None:
@@ -421,7 +428,15 @@ def plain_of(state: State) -> Held | None:
 
 
 def is_valid(held: Held, rules: Rules, now: float) -> bool:
-    return now < held.expires_at - rules.leeway_s
+    return now < valid_until(held, rules)
+
+
+def valid_until(held: Held, rules: Rules) -> float:
+    return held.expires_at - leeway_of(held, rules)
+
+
+def leeway_of(held: Held, rules: Rules) -> float:
+    return min(rules.leeway_s, held.lives_s / 2)
 
 
 def may_follow(used: Held, other: Held) -> bool:
@@ -490,7 +505,7 @@ def on_timer_due(state: State, command: TimerDue) -> Step:
         return ending
     held = state.held
     assert held is not None
-    is_due = command.now >= held.expires_at - state.rules.leeway_s - command.window_s
+    is_due = command.now >= valid_until(held, state.rules) - command.window_s
     return refreshing(state, command.flight_id) if is_due and held.is_refreshable else (state, (Use(held),))
 
 
@@ -566,7 +581,8 @@ def on_write_failed(state: State, command: WriteFailed) -> Step:
     left = replace(state, orders=state.orders[1:])
     if state.orders[0].signs_out:
         version = state.version if command.version is None else command.version
-        return landed(left, command.order_id, version, None, Happened.SIGNED_OUT, AGAIN)
+        there, effects = landed(left, command.order_id, version, None, Happened.SIGNED_OUT, AGAIN)
+        return replace(there, is_blind=command.version is None), effects
     return left, (Settle(command.order_id, AGAIN), *next_turn(left))
 
 
@@ -588,8 +604,9 @@ def on_found(state: State, command: Found) -> Step:
     held = None if command.held is None else replace(command.held, version=command.version)
     is_known = state.is_restored and command.version == flight.version
     if flight.phase is Phase.RESTORE:
-        if is_known:  # Of somebody who signed out here, it may still be there.
-            return replace(state, flight=None), (Settle(flight.flight_id, Refusal.NOT_SIGNED_IN),)
+        if is_known or state.is_blind:  # Of somebody who signed out here, it may still be there.
+            left = replace(state, version=command.version, is_blind=False, flight=None)
+            return left, (Settle(flight.flight_id, Refusal.NOT_SIGNED_IN),)
         outcome: Outcome = Refusal.NOT_SIGNED_IN if held is None else AGAIN
         return landed(state, flight.flight_id, command.version, held, Happened.FOUND, outcome)
     if is_known and held is not None:
@@ -692,6 +709,7 @@ def landed(state: State, source_id: int, version: int, held: Held | None, happen
         held=None if held is None else replace(held, version=version, session=state.session),
         version=version,
         is_restored=True,
+        is_blind=False,
         flight=None,
         pending=None,
     )

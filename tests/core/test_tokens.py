@@ -56,6 +56,7 @@ from cachemesh.core.tokens import (
     plain_of,
     plain_until,
     reduce,
+    valid_until,
 )
 from tests.core.rows import law, members
 
@@ -106,6 +107,16 @@ def test_a_valid_token_is_used() -> None:
     assert plain_until(OLD, RULES) == AGEING
     assert plain_until(replace(OLD, is_refreshable=False), RULES) == EXPIRED
     assert plain_until(Held("t"), RULES) == inf
+
+
+def test_leeway_and_window_take_no_more_than_half_of_a_life() -> None:
+    short = replace(OLD, lives_s=4.0)
+    expect(there(short), TokenWanted(96.9, NEXT), there(short), Use(short))
+    assert (plain_until(short, RULES), valid_until(short, RULES)) == (97.0, 98.0)
+    assert plain_until(replace(short, is_refreshable=False), RULES) == 98.0
+    assert plain_until(replace(OLD, lives_s=25.0), RULES) == 85.0
+    assert plain_until(replace(OLD, lives_s=100.0), RULES) == AGEING
+    assert plain_until(replace(OLD, lives_s=0.0), RULES) == 100.0
 
 
 @pytest.mark.parametrize("now", [AGEING, 94.9])
@@ -590,7 +601,7 @@ def test_who_signs_out_is_announced_first() -> None:
     gone = Incoming(1, None, Happened.SIGNED_OUT, AGAIN)
 
     expect(leaving, Written(1, 4, None), there(None, announced=OLD, version=4, incoming=gone), Announce(1, None))
-    expect(leaving, WriteFailed(1), there(None, announced=OLD, incoming=gone), Announce(1, None))
+    expect(leaving, WriteFailed(1), there(None, announced=OLD, incoming=gone, is_blind=True), Announce(1, None))
     expect(leaving, WriteFailed(1, 9), there(None, announced=OLD, version=9, incoming=gone), Announce(1, None))
     expect(
         there(None, orders=(Order(1, signs_out=True),)),
@@ -599,6 +610,16 @@ def test_who_signs_out_is_announced_first() -> None:
         Emit(Happened.SIGNED_OUT, None, 1),
         Settle(1, AGAIN),
     )
+
+
+def test_what_is_found_after_a_sign_out_that_could_not_look_is_of_who_signed_out() -> None:
+    blind = there(None, Phase.RESTORE, is_blind=True)
+    told = Settle(ME, Refusal.NOT_SIGNED_IN)
+    expect(blind, Found(ME, 9, BOBS, VALID), there(None, version=9), told)
+    expect(blind, Found(ME, 3, OLD, VALID), there(None), told)
+    signing_in = there(None, is_blind=True, announced=BOBS, orders=(Order(1, signs_out=False),))
+    state, _ = run(signing_in, Written(1, 9, BOBS))
+    assert not state.is_blind
 
 
 def test_who_could_not_sign_in_changes_nothing() -> None:
@@ -742,5 +763,5 @@ def test_b35_nothing_that_was_got_before_an_order_lands_after_it(moves: list[Any
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(there(Held("secret"), pending=Held("secret")))
     assert repr(Held("secret", 1.0)) == (
-        "Held(token=str, expires_at=1.0, is_refreshable=True, subject=None, version=0, session=0)"
+        "Held(token=str, expires_at=1.0, is_refreshable=True, subject=None, version=0, session=0, lives_s=inf)"
     )
