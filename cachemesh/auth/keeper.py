@@ -16,7 +16,6 @@ from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Refreshing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.skip import refreshing
-from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
 
@@ -80,7 +79,7 @@ class TokenKeeper:
         refresher: Refresher[Any],
         **options: Unpack[KeeperOptions],
     ) -> None:
-        settings = KeeperSettings.model_validate({"storage": MemoryTokenStorage(), **options})
+        settings = KeeperSettings.model_validate(options)
         self._refresher: Callable[[Token], Any] = refresher
         self._runtime = Runtime(settings, refresher, _monotonic, self._launch, aside)
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -228,16 +227,18 @@ class TokenKeeper:
         return self._runtime.told_of_order(answer)
 
     async def _wait(self, live: Live) -> None:
-        """Wait until `live` is over, or for longer than anything takes."""
+        """Wait until `live` is over, or for longer than anything takes. Raises what has ended its task."""
         over = _Bell()
-        if not self._runtime.join(live, over, over.ring):
-            return
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._runtime.settings.patience_s):
-                    await over.rung
-        finally:
-            self._runtime.leave(live, over)
+        if self._runtime.join(live, over, over.ring):
+            try:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._runtime.settings.patience_s):
+                        await over.rung
+            finally:
+                self._runtime.leave(live, over)
+        crash = self._runtime.crash_of(live)
+        if crash is not None:
+            raise crash
 
     # Performing
 
@@ -259,6 +260,8 @@ class TokenKeeper:
                 except StopIteration:
                     return
                 got = await self._performed(request)
+        except Exception as crash:  # noqa: BLE001 (raised again by one of those who wait)
+            live.crash = crash
         finally:
             script.close()
             self._runtime.ended(live)
@@ -317,8 +320,8 @@ class TokenStream(Generic[N]):
     async def __anext__(self) -> N:
         mailbox = self._mailbox
         if not self._has_begun:
-            self._has_begun = True
             await self._restored()
+            self._has_begun = True  # Not before: this may be cancelled.
             if not mailbox.is_ended:
                 self._runtime.listen(mailbox)
         while True:

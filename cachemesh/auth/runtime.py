@@ -229,8 +229,9 @@ class Runtime:
             live.error = RefreshTimedOut(self.settings.patience_s)
             self._abandoned(live)
             return live.error
-        if type(outcome) is Held:
-            return outcome
+        if type(outcome) is Held:  # Unless somebody has signed in or out since it was settled.
+            state = self.state
+            return outcome if outcome is state.held and not state.orders else None
         return refused(outcome, live.error) if isinstance(outcome, Refusal) else None
 
     def told_of_order(self, live: Live) -> TokenError | None:
@@ -241,7 +242,7 @@ class Runtime:
         return live.error
 
     def crash_of(self, live: Live) -> BaseException | None:
-        """What has ended the thread of `live`, for one of those who wait."""
+        """What has ended the script of `live`, for one of those who wait."""
         with self._lock:
             crash, live.crash = live.crash, None
             return crash

@@ -6,8 +6,9 @@ import logging  # noqa: TC003 (pydantic reads the annotation)
 from collections.abc import Callable  # noqa: TC003 (as above)
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
-from pydantic import BeforeValidator, ConfigDict, Field, SkipValidation
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator
 
+from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.core.tokens import Rules
 from cachemesh.shell.durations import duration_s
 from cachemesh.shell.options import Options, RetryOptions
@@ -21,6 +22,18 @@ LONGEST_BACKOFF_S: Final = 30.0
 
 Seconds = Annotated[float, BeforeValidator(duration_s)]
 Limit = Annotated[float, BeforeValidator(duration_s), Field(gt=0)]
+
+
+def _storage(value: Any) -> Any:  # noqa: ANN401 (a TokenStorage, which anybody may have written)
+    """None is the memory. Whether it works is found out when it is used; that it is none, now."""
+    if value is None:
+        return MemoryTokenStorage()
+    if isinstance(value, type) or not all(
+        callable(getattr(value, name, None)) for name in ("read", "swap", "try_lock")
+    ):
+        msg = "a storage has the methods read, swap and try_lock"
+        raise ValueError(msg)
+    return value
 
 
 class KeeperOptions(TypedDict, total=False):
@@ -42,7 +55,7 @@ class KeeperSettings(Options):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    storage: SkipValidation[Any] = None
+    storage: Annotated[Any, PlainValidator(_storage)] = Field(default=None, validate_default=True)
     proactive_window: Seconds = 0.0
     leeway: Seconds = 5.0
     refresh_timeout: Limit = 30.0

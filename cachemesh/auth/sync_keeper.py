@@ -15,7 +15,6 @@ from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.skip import refreshing
-from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
 
@@ -58,7 +57,7 @@ class SyncTokenKeeper:
         refresher: SyncRefresher[Any],
         **options: Unpack[KeeperOptions],
     ) -> None:
-        settings = KeeperSettings.model_validate({"storage": MemoryTokenStorage(), **options})
+        settings = KeeperSettings.model_validate(options)
         self._refresher = refresher
         self._sleep: Callable[[float], object] = getattr(settings.clock, "sleep", time.sleep)
         self._runtime = Runtime(settings, refresher, time.monotonic, self._launch, aside)
@@ -286,8 +285,8 @@ class SyncTokenStream(Generic[N]):
     def __next__(self) -> N:
         mailbox = self._mailbox
         if not self._has_begun:
-            self._has_begun = True
             self._restored()
+            self._has_begun = True  # Not before: Ctrl-C may end this.
             if not mailbox.is_ended:
                 self._runtime.listen(mailbox)
         while True:
