@@ -27,10 +27,10 @@ class AuthenticatedFetch:
     `is_spent`: in the last attempt the keeper has tried more than once. A
     failure is then final: the cache's retries must not multiply with the
     keeper's. Once the keeper's `identity` has changed, `fetch` is not run any
-    more: it was somebody else who asked.
+    more: it was somebody else who asked. `has_begun`: it was called at all.
     """
 
-    __slots__ = ("_changes", "_fetch", "_identity", "_keeper", "_refused", "is_spent")
+    __slots__ = ("_changes", "_fetch", "_identity", "_keeper", "_refused", "has_begun", "is_spent")
 
     def __init__(
         self,
@@ -45,19 +45,34 @@ class AuthenticatedFetch:
         self._identity = identity
         self._changes = 0 if identity is None else identity.changes
         self.is_spent = False
+        self.has_begun = False
 
     def __call__(self, *previous: Any) -> Any:  # noqa: ANN401 (a Result, or an awaitable of one; a `Previous` or None)
         tries = 0
+        self.has_begun = True
         self.is_spent = False
 
         def action(token: str) -> Any:  # noqa: ANN401 (as above)
             nonlocal tries
             tries += 1
             self.is_spent = tries > 1
-            has_changed = self._identity is not None and self._identity.changes != self._changes
-            return (self._refused if has_changed else self._fetch)(token, *previous)
+            return (self._refused if self._has_changed else self._fetch)(token, *previous)
 
         return self._keeper.with_valid_token(action)
+
+    def joined_one_who_left(self, answer: object) -> bool:
+        """Whether `answer` is the refusal of somebody whose fetch was joined, and not of who asked with this one."""
+        return (
+            not self.has_begun
+            and self._identity is not None
+            and isinstance(answer, Failure)
+            and type(answer.failure()) is NoActiveUser
+            and not self._has_changed
+        )
+
+    @property
+    def _has_changed(self) -> bool:
+        return self._identity is not None and self._identity.changes != self._changes
 
 
 def refusing(key: str) -> Callable[..., Answer]:

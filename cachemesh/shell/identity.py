@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 class Follower(Protocol):
     """What is told who signs in and out."""
 
+    @property
+    def active_user_id(self) -> str | None: ...
+
     def set_active_user(self, user_id: str | None) -> None: ...
 
     def end_session(self) -> None: ...
@@ -28,6 +31,7 @@ class Identity:
 
     def __init__(self, cache: Follower, keeper: Any) -> None:  # noqa: ANN401 (an IdentityKeeper of either cache)
         self.changes = 0
+        """It grows before the cache is told of a change, and after: who began in between has seen neither side."""
         self.is_known = False
         """The keeper has looked into its storage, and found a token."""
         self._cache = weakref.ref(cache)
@@ -35,28 +39,34 @@ class Identity:
         self._stop: Callable[[], object] = keeper.on_identity(self._announced)
         subject = getattr(keeper, "subject", None)
         if isinstance(subject, str):
-            self._follow(subject)
+            cache.set_active_user(subject)
         if self.changes:  # Meanwhile, in another thread: that one is right.
-            self._follow(self._last)
+            self._follow(self._last, ends_session=True)
 
-    def known(self, peeked: object) -> CacheError | None:
-        """The keeper has looked, and answered `peeked`. Why there is no identity, where it says so."""
-        self.is_known = isinstance(peeked, Success)
+    def known(self, peeked: object, changes: int) -> CacheError | None:
+        """The keeper was asked after so many `changes`, and `peeked`. Why nobody is signed in, where it says so."""
+        self.is_known = changes == self.changes and isinstance(peeked, Success)
         error = peeked.failure() if isinstance(peeked, Failure) else None
         return error if isinstance(error, CacheError) else None
 
     def _announced(self, subject: str | None) -> None:
+        had_token, self.is_known = self.is_known, False
         self._last = subject
         self.changes += 1
-        self._follow(subject)
+        try:
+            self._follow(subject, ends_session=had_token)
+        finally:
+            self.changes += 1
 
-    def _follow(self, subject: str | None) -> None:
+    def _follow(self, subject: str | None, *, ends_session: bool) -> None:
+        """A session is of one user. What was there before anybody signed in stays, for who signs in first."""
         cache = self._cache()
         if cache is None:
+            self.stop()
             return
-        if subject is None:
+        if subject is None or ends_session or cache.active_user_id not in {None, subject}:
             cache.end_session()
-        else:
+        if subject is not None:
             cache.set_active_user(subject)
 
     def stop(self) -> None:

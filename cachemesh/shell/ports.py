@@ -293,7 +293,8 @@ class IdentityKeeper(TokenKeeperAdapter, Protocol):
     """A token keeper that knows whose token it has. The cache follows it: it need not be told who signs in or out.
 
     A subject (a `subject` that is there already, too) is the cache's active user
-    from before its token can be used, and where there is none any more the session ends. Nothing that was asked for
+    from before its token can be used. The session ends with its user: where there is none any more, and where another
+    one follows. Nothing that was asked for
     somebody else before is fetched with the token of the next.
     """
 

@@ -217,21 +217,21 @@ class SyncCache(Face):
             return Failure(NoTokenKeeper(key))
         identity = self._identity
         if identity is not None and not identity.is_known:
+            changes = identity.changes
             try:
-                error = identity.known(self._keeper.peek())
+                error = identity.known(self._keeper.peek(), changes)
             except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
                 self._runtime.tell_error("peek", raised)
             else:
                 if error is not None and self._lacks_user(options):
                     return Failure(error)
-        answer = self._get(
-            key,
-            AuthenticatedFetch(self._keeper, answering_results(fetch), answering_results(refusing(key)), identity),
-            policy,
-            ttl,
-            self._authenticated(dict(options)),
-        )
-        return self._runtime.values.given(key, answer)
+        call = self._authenticated(dict(options))
+        fetched, refused = answering_results(fetch), answering_results(refusing(key))
+        while True:
+            authenticated = AuthenticatedFetch(self._keeper, fetched, refused, identity)
+            answer = self._get(key, authenticated, policy, ttl, call)
+            if self._lacks_user(options) or not authenticated.joined_one_who_left(answer):
+                return self._runtime.values.given(key, answer)
 
     @spelled_out(FetchOptions)
     def refresh(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pydantic import ValidationError
 from returns.result import Failure, Result, Success
 
+from cachemesh import Cache, CacheScope, NoActiveUser, SyncCache
 from cachemesh.auth import (
     MemoryTokenStorage,
     NotSignedIn,
@@ -23,7 +27,9 @@ from tests.auth.keepers import HOUR, NEW, NOW, Faulty, action, done, keeping, ra
 from tests.scenarios.helpers import in_real_time
 
 if TYPE_CHECKING:
-    from tests.shell.faces import Face
+    from collections.abc import Callable
+
+    from tests.shell.faces import Face, SyncFace
 
 ADA, BOB = token("ada's"), token("bob's", "bob")
 
@@ -150,11 +156,15 @@ class Handleless:
         self.read, self.swap = self._inner.read, self._inner.swap
 
 
-class Unsure(MemoryTokenStorage):
+class Unsure:
     """A storage that does not know whether it is near."""
 
+    def __init__(self) -> None:
+        inner = MemoryTokenStorage()
+        self.read, self.swap, self.try_lock = inner.read, inner.swap, inner.try_lock
+
     @property
-    def is_near(self) -> bool:  # type: ignore[override]  # that is the point
+    def is_near(self) -> bool:
         raise LookupError
 
 
@@ -197,6 +207,175 @@ def test_a_token_stream_whose_first_wait_was_cancelled_still_tells() -> None:
         await keeper.aclose()
 
     in_real_time(main())
+
+
+# A cache that follows a keeper
+
+
+def reader(cache: Face) -> Any:
+    """A fetcher whose answer tells with what token it was read."""
+    return cache.fetcher(lambda text: Success(f"read with {text}"))
+
+
+@pytest.mark.parametrize("scope", list(CacheScope))
+def test_what_a_session_has_is_not_for_the_next_user_where_nobody_signed_out_between(
+    face: Face, scope: CacheScope
+) -> None:
+    keeper = signed_in(face, face.fetcher(Success(NEW)), ADA)
+    cache = face.new(token_keeper=keeper.cache)
+    cache.get_authenticated("me", reader(cache), scope=scope)
+    keeper.call("set_tokens", BOB)
+
+    seen = cache.get_authenticated("me", reader(cache), scope=scope)
+
+    assert seen == Success("read with ada's" if scope is CacheScope.GLOBAL else "read with bob's")
+    assert cache.active_user_id == "bob"
+    done(keeper)
+
+
+def test_what_a_session_without_a_name_has_is_not_for_who_signs_in_with_one(face: Face) -> None:
+    keeper = signed_in(face, face.fetcher(Success(NEW)), token("nobody's", None))
+    cache = face.new(token_keeper=keeper.cache)
+    cache.get_authenticated("me", reader(cache), scope=CacheScope.SESSION)
+    keeper.call("set_tokens", BOB)
+    assert cache.get_authenticated("me", reader(cache), scope=CacheScope.SESSION) == Success("read with bob's")
+    done(keeper)
+
+
+def test_what_was_there_before_anybody_signed_in_stays(face: Face) -> None:
+    """A cart, for one."""
+    keeper = keeping(face, face.fetcher(Success(NEW)))
+    cache = face.new(token_keeper=keeper.cache)
+    cache.get_authenticated("me", reader(cache))
+    cache.fill("cart", 3, scope=CacheScope.SESSION)
+    keeper.call("set_tokens", ADA)
+    assert cache.peek("cart") == Success(3)
+    done(keeper)
+
+
+def test_who_signs_in_elsewhere_after_a_sign_out_is_found_by_the_cache(face: Face) -> None:
+    storage = MemoryTokenStorage()
+    here, elsewhere = (keeping(face, face.fetcher(Success(NEW)), storage=storage) for _ in range(2))
+    cache = face.new(token_keeper=here.cache)
+    here.call("set_tokens", ADA)
+    cache.get_authenticated("me", reader(cache))
+    here.call("sign_out")
+    assert cache.get_authenticated("me", reader(cache)) == Failure(NotSignedIn())
+
+    elsewhere.call("set_tokens", BOB)
+
+    assert cache.get_authenticated("me", reader(cache)) == Success("read with bob's")
+    done(here)
+    done(elsewhere)
+
+
+class Announcing:
+    """A keeper of somebody's own, that says when it announces whom."""
+
+    def __init__(self) -> None:
+        self.subject = "ada"
+        self.announced = threading.Event()
+        self.callback: Callable[[str | None], object] = str
+
+    def on_identity(self, callback: Callable[[str | None], object]) -> Callable[[], object]:
+        self.callback = callback
+        return lambda: None
+
+    def peek(self) -> Result[object, object]:
+        return Success(None)
+
+    def with_valid_token(self, action: Callable[[str], Any]) -> Any:
+        assert self.announced.wait(5.0)
+        return action("bob's")
+
+
+def test_who_joined_the_fetch_of_one_who_left_is_not_refused_for_it(sync_face: SyncFace) -> None:
+    """Ada's fetch waits for a token; bob signs in and joins it; it must not run with his token."""
+    keeper = Announcing()
+    cache = sync_face.new(token_keeper=keeper)
+    adas = cache.begin.get_authenticated("news", Success, scope=CacheScope.GLOBAL)
+    keeper.callback("bob")
+    bobs = cache.begin.get_authenticated("news", Success, scope=CacheScope.GLOBAL)
+    keeper.announced.set()
+    assert bobs.result() == Success("bob's")
+    assert adas.result() == Failure(NoActiveUser("news"))
+
+
+def test_who_joined_the_fetch_of_one_who_left_is_not_refused_for_it_among_tasks() -> None:
+    async def fetch(text: str) -> Result[str, str]:
+        return Success(text)
+
+    async def main() -> None:
+        ends = asyncio.Event()
+
+        async def refresh(old: Token) -> Result[Token, str]:
+            del old
+            await ends.wait()
+            return Success(NEW)
+
+        keeper = TokenKeeper(refresh, clock=lambda: NOW)
+        cache = Cache(token_keeper=keeper)
+        await keeper.set_tokens(token(lives=0.0))
+        calls = [asyncio.create_task(cache.get_authenticated("news", fetch, scope=CacheScope.GLOBAL))]
+        await asyncio.sleep(0.01)
+
+        def join(subject: str | None) -> None:
+            assert subject == "bob"
+            calls.append(asyncio.create_task(cache.get_authenticated("news", fetch, scope=CacheScope.GLOBAL)))
+
+        keeper.on_identity(join)
+        await keeper.set_tokens(BOB)
+        assert await asyncio.gather(*calls) == [Failure(NoActiveUser("news")), Success("bob's")]
+        ends.set()
+        await keeper.aclose()
+        await cache.aclose()
+
+    in_real_time(main())
+
+
+def test_a_call_that_begins_while_the_user_changes_is_not_served_with_the_token_of_the_next() -> None:
+    """Another thread asks when bob has been announced to the cache, and the cache has not taken that in yet."""
+    keeper = Announcing()
+    answers: list[Any] = []
+
+    class Slow(SyncCache):
+        def end_session(self) -> None:
+            asking.start()
+            assert until(lambda: bool(answers) or _waits_for_a_token(keeper, asking))
+            super().end_session()
+
+    cache = Slow(token_keeper=keeper)
+    asking = threading.Thread(target=lambda: answers.append(cache.get_authenticated("me", Success)))
+    keeper.callback("bob")
+    keeper.announced.set()
+    asking.join(5.0)
+    assert answers == [Failure(NoActiveUser("me"))]
+    assert cache.get_authenticated("me", Success) == Success("bob's")
+
+
+def _waits_for_a_token(keeper: Announcing, thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None and frame.f_code is not keeper.with_valid_token.__func__.__code__:  # type: ignore[attr-defined]
+        frame = frame.f_back
+    return frame is not None
+
+
+def test_caches_that_are_gone_leave_no_listener_with_the_keeper(face: Face) -> None:
+    keeper = signed_in(face, face.fetcher(Success(NEW)), ADA)
+    for _ in range(3):
+        face.new(token_keeper=keeper.cache)
+    gc.collect()
+    keeper.call("set_tokens", BOB)
+    assert len(keeper.cache._runtime._listeners) == 0
+    done(keeper)
+
+
+def until(is_so: Callable[[], bool]) -> bool:
+    for _ in range(500):
+        if is_so():
+            return True
+        time.sleep(0.01)
+    return False
 
 
 async def _never(old: Token) -> Result[Token, str]:
