@@ -5,11 +5,19 @@ None of them holds a token, and a repr names the types of other errors only.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cachemesh.errors import CacheError
+from cachemesh.sources.failure import NetworkFailure, kind_of
 
 
 class TokenError(CacheError):
     """Any failure that comes from a token keeper and not from the action that was to be run."""
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same call may well succeed later, with nobody doing anything about it."""
+        return False
 
 
 class InvalidToken(TokenError):
@@ -41,6 +49,19 @@ class RefreshFailed(TokenError):
         super().__init__(error)
         self.error = error
 
+    @property
+    def is_retryable(self) -> bool:
+        """What `error` says of itself; of an exception that says nothing, whether the connection was at fault."""
+        said = _said(self.error, "is_retryable")
+        if said is None and isinstance(self.error, Exception):
+            return NetworkFailure(kind=kind_of(self.error)).is_retryable
+        return said is True
+
+    @property
+    def retry_after(self) -> object:
+        """The seconds that `error` asks for, if it does."""
+        return _said(self.error, "retry_after")
+
     def __repr__(self) -> str:
         return f"RefreshFailed(<{type(self.error).__name__}>)"
 
@@ -59,6 +80,11 @@ class RefreshTimedOut(TokenError):
     def __init__(self, after: float) -> None:
         super().__init__(after)
         self.after = after
+
+    @property
+    def is_retryable(self) -> bool:
+        """It is."""
+        return True
 
 
 class ReentrantRefresh(TokenError):
@@ -80,9 +106,21 @@ class TokenStorageFailed(TokenError):
         self.operation = operation
         self.error = error
 
+    @property
+    def is_retryable(self) -> bool:
+        """It is."""
+        return True
+
 
 class KeeperClosed(TokenError):
     """The token keeper was closed."""
 
     def __init__(self) -> None:
         super().__init__()
+
+
+def _said(error: object, name: str) -> object:
+    """What `error`, which may be anything, says under `name`; None where it does not."""
+    with suppress(Exception):
+        return getattr(error, name, None)
+    return None

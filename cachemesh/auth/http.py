@@ -137,7 +137,9 @@ def failure_of(error: TokenError) -> NetworkFailure:
         return NetworkFailure(kind=FailureKind.UNAUTHORIZED, message=repr(cause))
     if isinstance(cause, Exception):
         return NetworkFailure.of_exception(cause)
-    return NetworkFailure(kind=FailureKind.UNKNOWN, message=repr(error))
+    # Nobody knows better what went wrong, but whether to try again is to be the same.
+    kind = FailureKind.NETWORK if error.is_retryable else FailureKind.UNKNOWN
+    return NetworkFailure(kind=kind, message=repr(error))
 
 
 def _usable(got: Held | TokenError, request: httpx2.Request) -> Held:

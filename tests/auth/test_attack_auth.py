@@ -15,14 +15,26 @@ from returns.result import Failure, Result, Success
 
 from cachemesh import Cache, CacheScope, NoActiveUser, SyncCache
 from cachemesh.auth import (
+    InvalidRefreshResult,
+    InvalidToken,
+    KeeperClosed,
     MemoryTokenStorage,
     NotSignedIn,
+    OAuthFailure,
+    ReentrantRefresh,
     Refreshed,
+    RefreshFailed,
+    RefreshTimedOut,
     SyncTokenKeeper,
     Token,
+    TokenError,
     TokenKeeper,
+    TokenNotRefreshable,
     TokenStorageFailed,
 )
+from cachemesh.auth.http import failure_of as of_a_request
+from cachemesh.sources import Backoff, NetworkFailure, retrying
+from cachemesh.sources.upgrade import failure_of as of_a_websocket
 from tests.auth.keepers import HOUR, NEW, NOW, Faulty, action, done, keeping, raising, signed_in, token
 from tests.scenarios.helpers import in_real_time
 
@@ -207,6 +219,62 @@ def test_a_token_stream_whose_first_wait_was_cancelled_still_tells() -> None:
         await keeper.aclose()
 
     in_real_time(main())
+
+
+# What to try again
+
+
+class Busy:
+    is_retryable, retry_after = True, 7.0
+
+
+class Hostile:
+    def __getattr__(self, name: str) -> object:
+        raise LookupError(name)
+
+
+ERRORS: list[tuple[TokenError, bool]] = [
+    (RefreshTimedOut(30.0), True),
+    (TokenStorageFailed("read", OSError()), True),
+    (RefreshFailed(NetworkFailure.of_status(503, retry_after=7.0)), True),
+    (RefreshFailed(NetworkFailure.of_status(404)), False),
+    (RefreshFailed(Busy()), True),
+    (RefreshFailed(ConnectionError()), True),
+    (RefreshFailed(TimeoutError()), True),
+    (RefreshFailed(ValueError()), False),
+    (RefreshFailed("no"), False),
+    (RefreshFailed(OAuthFailure(error="invalid_grant")), False),
+    (NotSignedIn(), False),
+    (TokenNotRefreshable(), False),
+    (InvalidRefreshResult("int"), False),
+    (ReentrantRefresh(), False),
+    (InvalidToken("no"), False),
+    (KeeperClosed(), False),
+]
+
+
+@pytest.mark.parametrize(("error", "is_retryable"), ERRORS)
+def test_whether_to_try_again_is_the_same_for_all_who_ask(error: TokenError, *, is_retryable: bool) -> None:
+    tries = 0
+    waits: list[float] = []
+
+    def fetch() -> Result[str, TokenError]:
+        nonlocal tries
+        tries += 1
+        return Failure(error)
+
+    assert error.is_retryable is is_retryable
+    assert retrying(fetch, Backoff(delay=1, jitter="none"), sleep=waits.append)() == Failure(error)
+    assert tries == (3 if is_retryable else 1)
+    asks = 7.0 if getattr(error, "retry_after", None) == 7.0 else 0.0
+    assert waits == ([max(asks, 1.0), max(asks, 2.0)] if is_retryable else [])
+    assert of_a_request(error).is_retryable is is_retryable
+    assert of_a_websocket(error).is_retryable is is_retryable
+
+
+def test_an_error_that_breaks_where_it_is_asked_is_not_tried_again() -> None:
+    error = RefreshFailed(Hostile())
+    assert (error.is_retryable, error.retry_after) == (False, None)
 
 
 # A cache that follows a keeper

@@ -462,7 +462,7 @@ def test_each_failure_of_a_keeper_has_its_kind() -> None:
         (RefreshFailed(ConnectionError()), FailureKind.NETWORK),
         (RefreshFailed("anything"), FailureKind.UNKNOWN),
         (RefreshTimedOut(30), FailureKind.TIMEOUT),
-        (TokenStorageFailed("read", OSError()), FailureKind.UNKNOWN),
+        (TokenStorageFailed("read", OSError()), FailureKind.NETWORK),
         (InvalidRefreshResult("int"), FailureKind.UNKNOWN),
         (KeeperClosed(), FailureKind.CANCELLED),
     ):
