@@ -73,6 +73,22 @@ ERROR: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,100}")
 DESCRIPTION: Final = re.compile(r"[\x20-\x21\x23-\x5b\x5d-\x7e]{1,500}")
 """What RFC 6749 allows (sections 5.2 and A.7, A.8), no longer than anybody reads."""
 
+CODES: Final = frozenset(
+    {
+        "invalid_request",
+        "invalid_client",
+        "invalid_grant",
+        "unauthorized_client",
+        "unsupported_grant_type",
+        "invalid_scope",
+        "access_denied",
+        "unsupported_response_type",
+        "server_error",
+        "temporarily_unavailable",
+    }
+)
+"""Those of RFC 6749 (sections 4.1.2.1 and 5.2): they quote nobody, whatever the secrets are."""
+
 
 class Ask(Struct, frozen=True):
     """A request for a token: its form, and which parts of it no failure may quote."""
@@ -196,6 +212,9 @@ class OAuthClient:
         if not isinstance(kind, str) or kind.lower() != BEARER.lower():
             # A type that is not understood must not be used (RFC 6749, section 7.1).
             return Failure(broken("token_type: not Bearer", status))
+        if fields.get("expires_in") is not None or type(fields.get("expires_at")) not in {int, float}:
+            # Nothing that RFC 6749 knows, which is to be ignored (section 5.1); some write a text, or milliseconds.
+            fields.pop("expires_at", None)
         read = Token.from_response({**fields, "token_type": BEARER}, now)
         if not is_successful(read):
             return Failure(broken(read.failure().reason, status))
@@ -439,7 +458,9 @@ def whole(token: Token, previous: Token | None) -> Token:
 def failure_of(fields: Mapping[str, Any], secrets: tuple[str, ...], status: int | None) -> OAuthFailure | None:
     """The error that `fields` tell; None where it is no code. `secrets` are not quoted back."""
     error, description = fields.get("error"), fields.get("error_description")
-    if not isinstance(error, str) or not ERROR.fullmatch(error) or _quotes(error, secrets):
+    if not isinstance(error, str) or not ERROR.fullmatch(error):
+        return None
+    if error not in CODES and _quotes(error, secrets):
         return None
     if not isinstance(description, str) or not DESCRIPTION.fullmatch(description) or _quotes(description, secrets):
         description = None
@@ -452,7 +473,7 @@ def broken(text: str, status: int, kind: FailureKind = FailureKind.PARSING) -> N
 
 
 def _quotes(text: str, secrets: tuple[str, ...]) -> bool:
-    return any(secret in text for secret in secrets)
+    return any(secret and secret in text for secret in secrets)
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 from pydantic import ValidationError
 from returns.result import Failure, Result, Success
@@ -20,6 +21,7 @@ from cachemesh.auth import (
     KeeperClosed,
     MemoryTokenStorage,
     NotSignedIn,
+    OAuthClient,
     OAuthFailure,
     ReentrantRefresh,
     Refreshed,
@@ -33,6 +35,7 @@ from cachemesh.auth import (
     TokenStorageFailed,
 )
 from cachemesh.auth.http import failure_of as of_a_request
+from cachemesh.auth.oauth import Ask
 from cachemesh.sources import Backoff, NetworkFailure, retrying
 from cachemesh.sources.upgrade import failure_of as of_a_websocket
 from tests.auth.keepers import HOUR, NEW, NOW, Faulty, action, done, keeping, raising, signed_in, token
@@ -219,6 +222,32 @@ def test_a_token_stream_whose_first_wait_was_cancelled_still_tells() -> None:
         await keeper.aclose()
 
     in_real_time(main())
+
+
+# OAuth
+
+
+@pytest.mark.parametrize("secret", ["", "a", "grant", "invalid_grant"])
+def test_a_code_of_rfc_6749_is_one_whatever_the_secret_is(secret: str) -> None:
+    oauth = OAuthClient("https://id.example.com/token", "app", secret)
+    told = oauth.answer(refresh_of(oauth), httpx2.Response(400), b'{"error": "invalid_grant"}')
+    assert told == Failure(OAuthFailure(error="invalid_grant", http_status=400))
+
+
+@pytest.mark.parametrize(
+    "more", ['"expires_at": "2030-01-01T00:00:00Z"', '"expires_at": 1893456000000', '"expires_at": {}']
+)
+def test_when_a_token_expires_is_for_expires_in_to_say(more: str) -> None:
+    """What RFC 6749 does not know (section 5.1) some servers write in milliseconds, or as text."""
+    oauth = OAuthClient("https://id.example.com/token", "app", clock=lambda: NOW)
+    body = f'{{"access_token": "x", "expires_in": 60, {more}}}'.encode()
+    assert oauth.answer(refresh_of(oauth), httpx2.Response(200), body).unwrap().expires_at == NOW + 60.0
+
+
+def refresh_of(oauth: OAuthClient) -> Ask:
+    ask = oauth.refresh(token())
+    assert isinstance(ask, Ask)
+    return ask
 
 
 # What to try again
