@@ -88,7 +88,10 @@ class RefreshTimedOut(TokenError):
 
 
 class ReentrantRefresh(TokenError):
-    """The refresher, or a listener, asked its own keeper for a token that the keeper waits for them to bring."""
+    """The refresher, or a listener, asked its own keeper for what the keeper waits for them to bring.
+
+    Signing in or out is no such thing for a refresher. For a listener it is: let a task or a thread do it.
+    """
 
     def __init__(self) -> None:
         super().__init__()

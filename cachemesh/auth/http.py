@@ -19,15 +19,15 @@ from cachemesh.auth.errors import (
     TokenError,
     TokenNotRefreshable,
 )
+from cachemesh.auth.keeper import TokenKeeper
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED, is_refreshing
+from cachemesh.auth.sync_keeper import SyncTokenKeeper
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Generator
 
-    from cachemesh.auth.keeper import TokenKeeper
-    from cachemesh.auth.sync_keeper import SyncTokenKeeper
     from cachemesh.core.tokens import Held
 
     AnyKeeper: TypeAlias = TokenKeeper | SyncTokenKeeper
@@ -78,6 +78,9 @@ class KeeperAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """httpx2's own port, for `AsyncClient`."""
+        if isinstance(self._keeper, SyncTokenKeeper):
+            msg = "an AsyncClient needs a TokenKeeper, and not a SyncTokenKeeper"
+            raise TypeError(msg)
         if not self._concerns(request):
             yield request
             return
@@ -91,6 +94,9 @@ class KeeperAuth(httpx2.Auth):
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
         """The same for `Client`."""
+        if isinstance(self._keeper, TokenKeeper):
+            msg = "a Client needs a SyncTokenKeeper, and not a TokenKeeper"
+            raise TypeError(msg)
         if not self._concerns(request):
             yield request
             return

@@ -15,7 +15,7 @@ from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Refreshing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
-from cachemesh.auth.skip import refreshing
+from cachemesh.auth.skip import is_refreshing, refreshing
 from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
 
@@ -182,8 +182,13 @@ class TokenKeeper:
         return TokenStream(self, self._runtime.mailbox(wants_tokens=True))
 
     async def aclose(self) -> None:
-        """Hand out no token any more, and wait until a refresh that is under way is stored. Streams end."""
+        """Hand out no token any more, and wait until a refresh that is under way is stored. Streams end.
+
+        A refresher that closes its own keeper does not wait.
+        """
         self._runtime.close()
+        if is_refreshing(self):
+            return
         loop = asyncio.get_running_loop()
         tasks = [each for each in self._tasks if each.get_loop() is loop and each is not asyncio.current_task()]
         if tasks:

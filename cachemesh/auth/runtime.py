@@ -182,9 +182,12 @@ class Runtime:
         return self._ask(core.TimerDue(window_s, self.now(), next(self._ids)))
 
     def ordered(self, token: Token | None) -> Answer:
-        """Somebody signs in with `token`, or (None) out."""
+        """Somebody signs in with `token`, or (None) out. A listener cannot: it would wait for itself."""
         if token is not None and not isinstance(token, Token):
             return InvalidToken(f"a {type(token).__name__} is no Token")
+        incoming = self.state.incoming
+        if incoming is not None and (self, incoming.source_id) in INSIDE.get():
+            return ReentrantRefresh()
         live = Live(next(self._ids))
         live.token = token
         effects, _ = self._reduced(core.Ordered(live.source_id, signs_out=token is None), live)

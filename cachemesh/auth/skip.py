@@ -15,19 +15,32 @@ SKIPPED: Final = "cachemesh_skip_auth"
 For signing in: `client.post("/login", ..., extensions={"cachemesh_skip_auth": True})`.
 """
 
-_refreshing: Final[ContextVar[tuple[object, ...]]] = ContextVar("cachemesh_refreshing", default=())
+
+class _Refresh:
+    """A refresher of `keeper` at work."""
+
+    __slots__ = ("is_over", "keeper")
+
+    def __init__(self, keeper: object) -> None:
+        self.keeper = keeper
+        self.is_over = False
+
+
+_refreshing: Final[ContextVar[tuple[_Refresh, ...]]] = ContextVar("cachemesh_refreshing", default=())
 
 
 @contextmanager
 def refreshing(keeper: object) -> Iterator[None]:
     """While the refresher of `keeper` is at work: what it asks for must not wait for the refresh that it is part of."""
-    token = _refreshing.set((*_refreshing.get(), keeper))
+    refresh = _Refresh(keeper)
+    token = _refreshing.set((*_refreshing.get(), refresh))
     try:
         yield
     finally:
+        refresh.is_over = True  # Also for the tasks that it has left running, which have a copy of the context.
         _refreshing.reset(token)
 
 
 def is_refreshing(keeper: object) -> bool:
-    """Whether the caller is the refresher of `keeper`, or was begun by it."""
-    return any(each is keeper for each in _refreshing.get())
+    """Whether the caller is the refresher of `keeper`, or was begun by it, and that is at work."""
+    return any(each.keeper is keeper and not each.is_over for each in _refreshing.get())

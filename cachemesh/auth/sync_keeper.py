@@ -14,7 +14,7 @@ from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
-from cachemesh.auth.skip import refreshing
+from cachemesh.auth.skip import is_refreshing, refreshing
 from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
 
@@ -164,8 +164,13 @@ class SyncTokenKeeper:
         return _answered(self._got(partial(self._runtime.timer_due, window_s)))
 
     def close(self) -> None:
-        """Hand out no token any more, and wait until a refresh that is under way is stored. Streams end."""
+        """Hand out no token any more, and wait until a refresh that is under way is stored. Streams end.
+
+        A refresher that closes its own keeper does not wait.
+        """
         self._runtime.close()
+        if is_refreshing(self):
+            return
         until = time.monotonic() + self._runtime.settings.patience_s
         with self._threads_lock:
             threads = tuple(self._threads)

@@ -84,28 +84,31 @@ class SyncTokenRefreshTimer:
     def __init__(self, keeper: SyncTokenKeeper, check_interval: Duration = 60.0) -> None:
         self._keeper = keeper
         self._interval_s = _LIMIT.validate_python(check_interval)
-        self._stopping: threading.Event | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
     @property
     def is_running(self) -> bool:
         """Whether it has been started, and not stopped."""
-        return self._stopping is not None
+        thread = self._thread
+        return thread is not None and thread.is_alive() and not self._stopping.is_set()
 
     def start(self) -> None:
         """Look now, and then every `check_interval`."""
         with self._lock:
-            if self._stopping is not None:
+            if self.is_running:
                 return
             self._stopping = stopping = threading.Event()
-        threading.Thread(target=self._run, args=(stopping,), name="cachemesh-token-timer", daemon=True).start()
+            self._thread = threading.Thread(
+                target=self._run, args=(stopping,), name="cachemesh-token-timer", daemon=True
+            )
+            self._thread.start()
 
     def stop(self) -> None:
         """Look no more. A refresh under way goes on."""
         with self._lock:
-            stopping, self._stopping = self._stopping, None
-        if stopping is not None:
-            stopping.set()
+            self._stopping.set()
 
     def run_now(self) -> Result[Token, TokenError]:
         """Look once: the token, refreshed if it was time."""

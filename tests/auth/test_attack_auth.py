@@ -18,6 +18,7 @@ from cachemesh import Cache, CacheScope, NoActiveUser, SyncCache
 from cachemesh.auth import (
     InvalidRefreshResult,
     InvalidToken,
+    KeeperAuth,
     KeeperClosed,
     MemoryTokenStorage,
     NotSignedIn,
@@ -28,6 +29,7 @@ from cachemesh.auth import (
     RefreshFailed,
     RefreshTimedOut,
     SyncTokenKeeper,
+    SyncTokenRefreshTimer,
     Token,
     TokenError,
     TokenKeeper,
@@ -222,6 +224,140 @@ def test_a_token_stream_whose_first_wait_was_cancelled_still_tells() -> None:
         await keeper.aclose()
 
     in_real_time(main())
+
+
+# From inside
+
+
+def test_a_refresher_that_closes_its_keeper_does_not_wait_for_itself() -> None:
+    async def main() -> None:
+        async def refresh(old: Token) -> Result[Token, str]:
+            del old
+            await keeper.aclose()
+            return Success(NEW)
+
+        keeper = TokenKeeper(refresh, clock=lambda: NOW)
+        await keeper.set_tokens(token(lives=0.0))
+        async with asyncio.timeout(2.0):
+            assert await keeper.get_valid_token() == Success(NEW)
+        await keeper.aclose()
+
+    in_real_time(main())
+
+
+def test_a_refresher_of_threads_that_closes_its_keeper_does_not_wait_for_itself() -> None:
+    def refresh(old: Token) -> Result[Token, str]:
+        del old
+        keeper.close()
+        return Success(NEW)
+
+    keeper = SyncTokenKeeper(refresh, clock=lambda: NOW, refresh_timeout=2.0)
+    keeper.set_tokens(token(lives=0.0))
+    assert keeper.get_valid_token() == Success(NEW)
+    keeper.close()
+
+
+def test_a_listener_that_signs_out_is_told_that_it_cannot_and_does_not_wait_for_itself() -> None:
+    keeper = SyncTokenKeeper(Success, clock=lambda: NOW, refresh_timeout=1.0, storage_timeout=0.1)
+    told: list[Any] = []
+    keeper.on_identity(lambda subject: told.append((subject, keeper.sign_out())))
+    assert keeper.set_tokens(ADA) == Success(ADA)
+    assert told == [("ada", Failure(ReentrantRefresh()))]
+    assert keeper.get_valid_token() == Success(ADA)
+    keeper.close()
+
+
+def test_a_task_that_a_listener_begins_may_sign_out() -> None:
+    async def main() -> None:
+        keeper = TokenKeeper(_never, clock=lambda: NOW)
+        tasks: list[Any] = []
+        stop = keeper.on_identity(lambda _: tasks.append(asyncio.create_task(keeper.sign_out())))
+        await keeper.set_tokens(ADA)
+        stop()
+        assert await tasks[0] == Success(None)
+        assert await keeper.get_valid_token() == Failure(NotSignedIn())
+        await keeper.aclose()
+
+    in_real_time(main())
+
+
+def test_what_a_refresher_leaves_running_gets_a_token_once_the_refresh_is_over() -> None:
+    """A connection that is kept up, or a queue that is worked off, begun by the refresher's first call."""
+    sent: list[str | None] = []
+
+    async def main() -> None:
+        over, tasks = asyncio.Event(), []
+
+        async def later() -> None:
+            await over.wait()
+            await client.get("/later")
+
+        async def refresh(old: Token) -> Result[Token, str]:
+            del old
+            tasks.append(asyncio.create_task(later()))
+            await client.get("/refresh")
+            return Success(NEW)
+
+        def answer(request: httpx2.Request) -> httpx2.Response:
+            sent.append(request.headers.get("authorization"))
+            return httpx2.Response(200)
+
+        keeper = TokenKeeper(refresh, clock=lambda: NOW)
+        auth = KeeperAuth(keeper, "https://api.example.com")
+        transport = httpx2.MockTransport(answer)
+        async with httpx2.AsyncClient(base_url="https://api.example.com", auth=auth, transport=transport) as client:
+            await keeper.set_tokens(token(lives=0.0))
+            assert await keeper.get_valid_token() == Success(NEW)
+            over.set()
+            await tasks[0]
+        await keeper.aclose()
+
+    in_real_time(main())
+    assert sent == [None, "Bearer a2"]
+
+
+def test_a_keeper_of_the_other_face_is_told_as_that() -> None:
+    origin = "https://api.example.com"
+    transport = httpx2.MockTransport(lambda request: httpx2.Response(200, request=request))
+    with (
+        httpx2.Client(auth=KeeperAuth(TokenKeeper(_never), origin), transport=transport) as client,
+        pytest.raises(TypeError, match="SyncTokenKeeper"),
+    ):
+        client.get(origin)
+
+    async def main() -> None:
+        auth = KeeperAuth(SyncTokenKeeper(Success), origin)
+        async with httpx2.AsyncClient(auth=auth, transport=transport) as client:
+            with pytest.raises(TypeError, match="TokenKeeper"):
+                await client.get(origin)
+
+    in_real_time(main())
+
+
+# Timers
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # It is what is tried.
+def test_a_timer_whose_thread_has_ended_is_not_running_and_starts_anew() -> None:
+    class Ending(SyncTokenKeeper):
+        looks = 0
+
+        def check(self, window_s: float) -> Any:
+            self.looks += 1
+            if self.looks == 1:
+                raise SystemExit
+            return super().check(window_s)
+
+    keeper = Ending(Success, clock=lambda: NOW)
+    timer = SyncTokenRefreshTimer(keeper)
+    timer.start()
+    assert until(lambda: not timer.is_running)
+    timer.start()
+    assert until(lambda: keeper.looks == 2)
+    assert timer.is_running
+    timer.stop()
+    assert not timer.is_running
+    keeper.close()
 
 
 # OAuth
