@@ -33,6 +33,7 @@ from cachemesh.auth.errors import (
     TokenStorageFailed,
 )
 from cachemesh.auth.events import MOST_EVENTS, Mailbox, event_of
+from cachemesh.auth.forks import watch
 from cachemesh.auth.ports import Kept
 from cachemesh.auth.token import Token
 from cachemesh.auth.verdicts import Raised, error_in, guarded, is_invalid_grant, is_unauthorized, refreshed
@@ -157,6 +158,20 @@ class Runtime:
         self._lives: dict[int, Live] = {}
         self._listeners: tuple[Callable[[str | None], object], ...] = ()
         self._mailboxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In the child. What was under way ends in the parent; where it would have changed who is signed in, we look.
+
+        A token that waits to be stored stays: its parent may have no other purpose than this fork.
+        """
+        self._lock = threading.Lock()
+        self._lives = {}
+        state = self.state
+        if state.orders or state.incoming is not None:
+            state = replace(state, held=None, is_restored=False, orders=(), incoming=None)
+        self.state = replace(state, flight=None)
+        self.plain = plainly(self.state)
 
     def report(self, what: str, error: BaseException) -> None:
         """Log that something of the user's has failed: by its type, as its text may hold secrets."""

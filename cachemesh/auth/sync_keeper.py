@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 
 from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
+from cachemesh.auth.forks import watch
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.skip import is_refreshing, refreshing
@@ -39,7 +40,8 @@ class SyncTokenKeeper:
 
     A refresh runs in a daemon thread, in the context of whoever needed it; one
     that hangs is left behind when its time is up, and if it does bring a token
-    later, that is stored, provided that nothing else has been meanwhile.
+    later, that is stored, provided that nothing else has been meanwhile. The
+    child of a fork goes on with what was known; what was under way is its parent's.
 
     >>> from cachemesh.auth import Token
     >>> def refresh(token: Token) -> Result[Token, str]:
@@ -62,6 +64,12 @@ class SyncTokenKeeper:
         self._sleep: Callable[[float], object] = getattr(settings.clock, "sleep", time.sleep)
         self._runtime = Runtime(settings, refresher, time.monotonic, self._launch, aside)
         self._threads: set[threading.Thread] = set()
+        self._threads_lock = threading.Lock()
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In the child, which has none of them."""
+        self._threads = set()
         self._threads_lock = threading.Lock()
 
     def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E | TokenError]:

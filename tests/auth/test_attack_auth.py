@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
 import sys
 import threading
 import time
@@ -40,11 +42,13 @@ from cachemesh.auth.http import failure_of as of_a_request
 from cachemesh.auth.oauth import Ask
 from cachemesh.sources import Backoff, NetworkFailure, retrying
 from cachemesh.sources.upgrade import failure_of as of_a_websocket
-from tests.auth.keepers import HOUR, NEW, NOW, Faulty, action, done, keeping, raising, signed_in, token
+from tests.auth.keepers import HOUR, NEW, NOW, Faulty, Gate, action, done, keeping, raising, signed_in, token
+from tests.auth.storage_children import storage_at
 from tests.scenarios.helpers import in_real_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.shell.faces import Face, SyncFace
 
@@ -332,6 +336,94 @@ def test_a_keeper_of_the_other_face_is_told_as_that() -> None:
                 await client.get(origin)
 
     in_real_time(main())
+
+
+# Forks
+
+
+def in_child(act: Callable[[], bool]) -> bool:
+    """Whether the child of a fork finds `act` true, in time."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover (it ends here)
+        code = 1
+        try:
+            signal.alarm(5)
+            code = 0 if act() else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("kind", ["memory", "file", "sqlite"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_the_child_of_a_fork_does_not_wait_for_a_refresh_of_its_parent(kind: str, tmp_path: Path) -> None:
+    """Which no thread of its own will bring."""
+    gate, parent = Gate(), os.getpid()
+
+    def refresh(old: Token) -> Result[Token, str]:
+        del old
+        if os.getpid() == parent:
+            gate(1)
+        return Success(NEW)
+
+    storage = MemoryTokenStorage() if kind == "memory" else storage_at(kind, tmp_path)
+    keeper = SyncTokenKeeper(refresh, storage=storage, clock=lambda: NOW)
+    keeper.set_tokens(token(lives=0.0))
+    asking = threading.Thread(target=keeper.get_valid_token)
+    asking.start()
+    assert gate.reached.wait(5.0)
+    try:
+        if kind == "memory":
+            assert in_child(lambda: keeper.get_valid_token() == Success(NEW))
+        else:  # The right to refresh is the parent's; but signing in needs none, and reading neither.
+            assert in_child(lambda: keeper.peek() == Success(token(lives=0.0)))
+        assert in_child(lambda: keeper.set_tokens(ADA) == Success(ADA) and keeper.get_valid_token() == Success(ADA))
+    finally:
+        gate.open()
+        asking.join()
+    keeper.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_the_child_of_a_fork_does_not_wait_for_a_sign_out_of_its_parent() -> None:
+    gate, storage = Gate(), Faulty()
+    keeper = SyncTokenKeeper(Success, storage=storage, clock=lambda: NOW)
+    keeper.set_tokens(ADA)
+    storage.faults["swap"] = gate
+    leaving = threading.Thread(target=keeper.sign_out)
+    leaving.start()
+    assert gate.reached.wait(5.0)
+    assert in_child(lambda: keeper.get_valid_token() == Success(ADA))
+    gate.open()
+    leaving.join()
+    assert keeper.get_valid_token() == Failure(NotSignedIn())
+    keeper.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_the_child_of_a_fork_does_not_wait_for_a_lock_of_its_parent() -> None:
+    keeper = SyncTokenKeeper(Success, clock=lambda: NOW)
+    keeper.set_tokens(ADA)
+    stop = threading.Event()
+
+    def use() -> None:
+        while not stop.is_set():
+            keeper.peek()
+
+    threads = [threading.Thread(target=use) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(20):
+            assert in_child(lambda: keeper.peek() == Success(ADA) and keeper.sign_out() == Success(None))
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    keeper.close()
 
 
 # Timers

@@ -7,6 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from cachemesh.auth.forks import watch
 from cachemesh.auth.ports import Kept
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ class MemoryTokenStorage:
         self._lock = threading.Lock()
         self._kept = Kept(token, 0)
         self._holder = object()
+        self._held_until = 0.0
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In the child, which has a memory of its own, and nobody else in it."""
+        self._lock = threading.Lock()
         self._held_until = 0.0
 
     def read(self) -> Kept:
