@@ -15,6 +15,7 @@ from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
+from cachemesh.auth.skip import refreshing
 from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
@@ -103,16 +104,30 @@ class TokenKeeper:
         answer = await action(text)
         if type(answer) is Success or not runtime.is_rejected(answer):
             return answer
-        other = await self._got(partial(runtime.rejected, held.version))
-        if type(other) is not Held:
-            return answer if type(other) is TokenNotRefreshable else Failure(cast("TokenError", other))
-        if not may_follow(held, other):
+        other = await self.instead_of(held)
+        if other is None:
             return answer
+        if type(other) is not Held:
+            return Failure(cast("TokenError", other))
         return await action(other.token.access_token)
 
     async def get_valid_token(self) -> Result[Token, TokenError]:
         """A token that has not expired: refreshed if it must be, once for all who ask."""
         return _answered(await self._got(self._runtime.token_wanted))
+
+    async def held(self) -> Held | TokenError:
+        """What `get_valid_token` answers, with what is known of it: for `instead_of`."""
+        return await self._got(self._runtime.token_wanted)
+
+    async def instead_of(self, held: Held) -> Held | TokenError | None:
+        """A better token, since an origin has refused `held`: refreshed, if nobody has done that meanwhile.
+
+        None: there is none to try again with. Nothing can be refreshed, or somebody else has signed in.
+        """
+        other = await self._got(partial(self._runtime.rejected, held.version))
+        if type(other) is TokenNotRefreshable or (type(other) is Held and not may_follow(held, other)):
+            return None
+        return other
 
     async def force_refresh(self) -> Result[Token, TokenError]:
         """A new token, however good the present one is. Joins a refresh that is under way."""
@@ -256,9 +271,7 @@ class TokenKeeper:
             if settings.storage.is_near:
                 return caught(request.act)
             loop = asyncio.get_running_loop()
-            return await self._within(
-                settings.storage_timeout, loop.run_in_executor(DAEMONS, aside, caught, request.act)
-            )
+            return await self._within(settings.storage_timeout, loop.run_in_executor(DAEMONS, caught, request.act))
         assert not isinstance(request, Blocking | Pausing)
         call = asyncio.ensure_future(self._refreshed(request.token))
         self._tasks.add(call)
@@ -284,8 +297,9 @@ class TokenKeeper:
 
     async def _refreshed(self, token: Token) -> object:
         try:
-            got = self._refresher(token)
-            return await got if isawaitable(got) else got
+            with refreshing(self):
+                got = self._refresher(token)
+                return await got if isawaitable(got) else got
         except Exception as error:  # noqa: BLE001 (a refresher of the user's)
             return Raised(error)
 

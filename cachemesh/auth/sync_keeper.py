@@ -14,6 +14,7 @@ from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
+from cachemesh.auth.skip import refreshing
 from cachemesh.auth.storages.memory import MemoryTokenStorage
 from cachemesh.core.tokens import Held, may_follow
 
@@ -83,16 +84,30 @@ class SyncTokenKeeper:
         answer = action(text)
         if type(answer) is Success or not runtime.is_rejected(answer):
             return answer
-        other = self._got(partial(runtime.rejected, held.version))
-        if type(other) is not Held:
-            return answer if type(other) is TokenNotRefreshable else Failure(cast("TokenError", other))
-        if not may_follow(held, other):
+        other = self.instead_of(held)
+        if other is None:
             return answer
+        if type(other) is not Held:
+            return Failure(cast("TokenError", other))
         return action(other.token.access_token)
 
     def get_valid_token(self) -> Result[Token, TokenError]:
         """A token that has not expired: refreshed if it must be, once for all who ask."""
         return _answered(self._got(self._runtime.token_wanted))
+
+    def held(self) -> Held | TokenError:
+        """What `get_valid_token` answers, with what is known of it: for `instead_of`."""
+        return self._got(self._runtime.token_wanted)
+
+    def instead_of(self, held: Held) -> Held | TokenError | None:
+        """A better token, since an origin has refused `held`: refreshed, if nobody has done that meanwhile.
+
+        None: there is none to try again with. Nothing can be refreshed, or somebody else has signed in.
+        """
+        other = self._got(partial(self._runtime.rejected, held.version))
+        if type(other) is TokenNotRefreshable or (type(other) is Held and not may_follow(held, other)):
+            return None
+        return other
 
     def force_refresh(self) -> Result[Token, TokenError]:
         """A new token, however good the present one is. Joins a refresh that is under way."""
@@ -244,12 +259,16 @@ class SyncTokenKeeper:
                 return caught(request.act)
             return _within(settings.storage_timeout, DAEMONS.submit(caught, request.act))
         assert not isinstance(request, Blocking | Pausing)
-        call = partial(self._refresher, request.token)
+        call = partial(self._refreshed, request.token)
         future: Future[Any] = DAEMONS.submit(copy_context().run, caught, call)
         got = _within(request.timeout_s, future)
         if got is RAN_OUT:
             future.add_done_callback(partial(_late, request.late))
         return got
+
+    def _refreshed(self, token: Token) -> object:
+        with refreshing(self):
+            return self._refresher(token)
 
 
 class SyncTokenStream(Generic[N]):

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cachemesh.sources.exchange import Exchange
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
     from cachemesh.sources.feed import Feed
+    from cachemesh.sources.fetcher import HttpFetcher, HttpTokenFetcher, SyncHttpFetcher, SyncHttpTokenFetcher
     from cachemesh.sources.http_source import HttpSource
     from cachemesh.sources.inbox import Overflow
     from cachemesh.sources.link import Phase
@@ -27,6 +28,7 @@ else:
             "cachemesh.sources.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
             "cachemesh.sources.feed": "Feed",
+            "cachemesh.sources.fetcher": "HttpFetcher HttpTokenFetcher SyncHttpFetcher SyncHttpTokenFetcher",
             "cachemesh.sources.http_source": "HttpSource",
             "cachemesh.sources.inbox": "Overflow",
             "cachemesh.sources.link": "Phase",
@@ -42,13 +44,17 @@ __all__ = [
     "Exchange",
     "FailureKind",
     "Feed",
+    "HttpFetcher",
     "HttpSource",
+    "HttpTokenFetcher",
     "Messages",
     "NetworkFailure",
     "Overflow",
     "Phase",
     "ReconnectOptions",
+    "SyncHttpFetcher",
     "SyncHttpSource",
+    "SyncHttpTokenFetcher",
     "WebSocketSource",
     "parse_retry_after",
     "retrying",

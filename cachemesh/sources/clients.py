@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 
 
 class Headers(Protocol):
@@ -26,6 +26,8 @@ class Response(Protocol):
     def headers(self) -> Any: ...  # noqa: ANN401 (`Headers`, which is also a mapping)
     @property
     def request(self) -> Any: ...  # noqa: ANN401 (a Request of the library)
+    @property
+    def extensions(self) -> Mapping[str, Any]: ...
     @property
     def charset_encoding(self) -> str | None: ...
     @property

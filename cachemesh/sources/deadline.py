@@ -76,15 +76,18 @@ def left(timeout: float | None, late: type[Exception]) -> float | None:
 
 
 class DeadlineStream(httpcore2.NetworkStream):
-    """A socket's stream that keeps the deadline."""
+    """A socket's stream that keeps the deadline. `is_answered`: as `WatchedStream` has it."""
 
     def __init__(self, stream: httpcore2.NetworkStream) -> None:
         self._stream = stream
+        self.is_answered = False
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.is_answered = True
         return self._stream.read(max_bytes, left(timeout, httpcore2.ReadTimeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.is_answered = False
         for start in range(0, len(buffer), PIECE):
             self._stream.write(buffer[start : start + PIECE], left(timeout, httpcore2.WriteTimeout))
 

@@ -14,6 +14,7 @@ if find_spec("httpx2") is None:
 from httpx2 import URL, AsyncClient, Client, create_ssl_context
 
 from cachemesh.sources.deadline import DeadlineTransport
+from cachemesh.sources.watched import WatchedTransport
 
 if TYPE_CHECKING:
     import ssl
@@ -45,7 +46,7 @@ NO_TIMEOUTS: Mapping[str, Mapping[str, None]] = {"timeout": dict.fromkeys(("conn
 def own_async_client(verify: ssl.SSLContext | None) -> AsyncClient:
     """A client that knows nothing but what it is told: no environment, cookies or redirects."""
     return AsyncClient(
-        verify=default_context() if verify is None else verify,
+        transport=WatchedTransport(default_context() if verify is None else verify),
         cookies=NoCookies(),
         timeout=None,
         trust_env=False,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import codecs
+from contextlib import suppress
 from functools import lru_cache
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
 
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 
@@ -62,14 +63,7 @@ def _text(body: bytes, charset: str | None) -> str:
 
 def _reader(parser: Any, text: str = "") -> Callable[[bytes, str | None], Any]:  # noqa: ANN401 (as above)
     del text
-    if isinstance(parser, TypeAdapter):
-        adapter: TypeAdapter[Any] = parser
-    else:
-        try:
-            adapter = TypeAdapter(parser)
-        except (PydanticUserError, TypeError, NameError, AttributeError, ValueError, RecursionError):
-            msg = "the parser is no type that pydantic knows"
-            raise UnfitError(msg) from None
+    adapter = _adapter(parser)
 
     def read(body: bytes, charset: str | None) -> Any:  # noqa: ANN401 (of the type)
         del charset  # JSON between systems is UTF-8 (RFC 8259, section 8.1).
@@ -82,6 +76,16 @@ def _reader(parser: Any, text: str = "") -> Callable[[bytes, str | None], Any]: 
             raise UnfitError(msg) from None
 
     return read
+
+
+def _adapter(parser: Any) -> TypeAdapter[Any]:  # noqa: ANN401 (as above)
+    if isinstance(parser, TypeAdapter):
+        return parser
+    with suppress(Exception):  # Hooks of a type may raise anything.
+        if not isinstance(parser, str | FunctionType):  # Pydantic would look up the name, or call the function.
+            return TypeAdapter(parser)
+    msg = "the parser is no type that pydantic knows"
+    raise UnfitError(msg)
 
 
 _known: Final = lru_cache(maxsize=512)(_reader)

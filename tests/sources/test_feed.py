@@ -295,12 +295,17 @@ def test_se6_a_switch_between_the_look_and_the_write_leaves_nothing_behind() -> 
                 cache.set_active_user("bob")
                 return each.name
 
+            seen_by_bob: list[object] = []
+            watching = cache.for_user("bob").watch("tea").subscribe(seen_by_bob.append)
             cache.set_active_user("ada")
             source = WebSocketSource(server.url, parser=Price)
             async with source.feed(cache, key=key, scope=CacheScope.USER) as feed:
                 await channel.say(price(3))
                 assert await feed.wait() == OVER
                 assert feed.written == 1
+                await asyncio.sleep(0)
+                assert seen_by_bob == []
+                watching.cancel()
                 for each in (cache, cache.for_user("ada")):
                     assert each.peek("tea", allow_expired=True) == Failure(CacheMiss("tea"))
 

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import itertools
 import logging
+import socket
 import struct
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,13 +18,24 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from returns.result import Failure, Result, Success
 
-from cachemesh.sources import FailureKind, Messages, NetworkFailure, Overflow, Phase, ReconnectOptions, WebSocketSource
+from cachemesh.sources import (
+    FailureKind,
+    Messages,
+    NetworkFailure,
+    Overflow,
+    Phase,
+    ReconnectOptions,
+    WebSocketSource,
+    websocket,
+)
+from cachemesh.sources.upgrade import Session
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop
 from tests.sources.websockets_here import RawServer, Server, unused_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
+    from types import TracebackType
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
@@ -236,6 +248,26 @@ def test_b34_one_loss_is_one_failure_and_the_connection_is_made_again() -> None:
 
         assert kinds(results) == [None, FailureKind.NETWORK] * 3
         assert [result.unwrap() for result in results[::2]] == ["x"] * 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("library", [httpx2, httpx])
+def test_b34_a_connection_that_is_reset_is_one_failure(library: Any) -> None:
+    """For a client of httpx it comes out of httpx2's task group, as an ExceptionGroup."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await accepted(reader, writer, frame(b"x"))
+        await asyncio.sleep(0.05)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def main() -> None:
+        async with RawServer(say) as server, library.AsyncClient() as client:
+            source = WebSocketSource(server.url, client=client, reconnect=SOON)
+            async with source.messages() as messages:
+                results = await heard(messages, 4)
+            assert kinds(results) == [None, FailureKind.NETWORK] * 2
+            assert results[1].failure().is_retryable
 
     run(main())
 
@@ -990,6 +1022,39 @@ def test_ca3_a_sibling_that_fails_cancels_the_consumer() -> None:
             assert [type(error) for error in caught.value.exceptions] == [LookupError]
             assert [type(error) for error in ended] == [asyncio.CancelledError]
 
+    run(main())
+
+
+def test_ca3_a_cancellation_is_not_lost_to_an_error_that_comes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task group that is cancelled and has an exception of its own raises that, and forgets the cancellation."""
+
+    class Awkward(Session):
+        async def __aexit__(  # type: ignore[misc]  # A final method of anyio's, which is what is to go wrong.
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> None:
+            try:
+                await super().__aexit__(kind, error, traceback)
+            except asyncio.CancelledError:
+                message = "at the same time"
+                raise ExceptionGroup(message, [OSError()]) from None
+
+    async def main() -> None:
+        async with (
+            Server(says("x")) as server,
+            WebSocketSource(server.url, reconnect=SOON).messages() as messages,
+        ):
+            assert await anext(messages) == Success(b"x")
+            pump = next(task for task in asyncio.all_tasks() if task.get_name() == "cachemesh-websocket")
+            pump.cancel()  # As `asyncio.run` does with all that is left.
+            await asyncio.wait((pump,), timeout=2)
+            assert pump.cancelled()
+            assert server.opened == 1
+            assert [each async for each in messages] == []
+
+    monkeypatch.setattr(websocket, "Session", Awkward)
     run(main())
 
 
