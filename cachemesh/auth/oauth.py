@@ -302,7 +302,7 @@ class SyncClientCredentials:
 
 
 class SignIn(Struct, frozen=True):
-    """A sign-in that has begun: the user is sent to `url`. The rest is for `finished`, and for nobody else's eyes."""
+    """A sign-in that has begun: the user is sent to `url`. The rest is for `finish_sign_in` alone."""
 
     url: str
     redirect_uri: str
@@ -313,14 +313,14 @@ class SignIn(Struct, frozen=True):
         return f"SignIn(redirect_uri={self.redirect_uri!r})"
 
 
-async def finished(
+async def finish_sign_in(
     oauth: OAuthClient, sign_in: SignIn, answer: str, *, client: httpx2.AsyncClient | None = None
 ) -> Result[Token, GrantFailure]:
     """The token of a user who came back from `sign_in.url` with the URL `answer`. A code is taken once only."""
     return await asked(oauth, oauth.code(sign_in, answer), client)
 
 
-def finished_sync(
+def finish_sign_in_sync(
     oauth: OAuthClient, sign_in: SignIn, answer: str, *, client: httpx2.Client | None = None
 ) -> Result[Token, GrantFailure]:
     """The same without a loop."""

@@ -9,12 +9,13 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+from keyring.backends.fail import Keyring as NoKeyring
 from returns.result import Failure, Result, Success
 
 from cachemesh import Cache
 from cachemesh.auth import NotSignedIn, SyncTokenKeeper, TokenKeeper, TokenStorageFailed
 from cachemesh.auth.oauth import ClientCredentials, OAuthClient, OAuthRefresher, SyncClientCredentials
-from cachemesh.auth.storages import MemoryTokenStorage, TokenStorageError
+from cachemesh.auth.storages import KeyringTokenStorage, MemoryTokenStorage, TokenStorageError
 from cachemesh.auth.token import Token
 from tests.auth.processes import begun, signed_in
 from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, serving
@@ -116,6 +117,17 @@ def test_tk6_a_token_that_could_not_be_stored_is_not_used_and_not_lost(server: O
     storage.fails = False
     assert user.get() == {"ok": 1}
     assert (server.refreshes, server.reuses) == (1, 0)
+    user.client.close()
+    user.keeper.close()
+
+
+def test_without_a_backend_of_the_keyring_each_answer_says_so(server: OAuthServer, tmp_path: Path) -> None:
+    storage = KeyringTokenStorage("app", backend=NoKeyring(), lock_folder=tmp_path)  # type: ignore[no-untyped-call]
+    user = SyncUser(storage, server.url)
+    (shown,) = user.get()
+
+    assert shown.startswith("TokenStorageFailed('read', TokenStorageError)")
+    assert "NoKeyringError" in shown
     user.client.close()
     user.keeper.close()
 
