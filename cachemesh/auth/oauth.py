@@ -22,13 +22,13 @@ if find_spec("authlib") is None:
     raise ModuleNotFoundError(message, name="authlib")
 
 import httpx2
+import msgspec
 from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import OAuth2ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from msgspec import Struct
-from pydantic_core import from_json
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
@@ -457,8 +457,8 @@ def _quotes(text: str, secrets: tuple[str, ...]) -> bool:
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        read = from_json(body, allow_inf_nan=False, cache_strings="none")
-    except ValueError:
+        read = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 

@@ -137,13 +137,12 @@ def test_without_a_backend_of_the_keyring_each_answer_says_so(server: OAuthServe
 
 def test_se10_no_token_is_in_a_snapshot_or_a_repr_or_a_file(server: OAuthServer, tmp_path: Path) -> None:
     """Of the keeper, its state, the cache that it serves; through a refresh, in memory only."""
-    token = Token.from_response(server.sign_in(expires_in=0), time.time()).unwrap()
+    token = Token.from_response(server.sign_in(expires_in=0) | {"sub": "ada"}, time.time()).unwrap()
 
     async def main() -> list[str]:
         oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
         keeper = TokenKeeper(OAuthRefresher(oauth))
         cache = Cache(token_keeper=keeper)
-        cache.set_active_user("ada")
         used: list[str] = []
 
         async def fetch(access_token: str) -> Result[str, str]:

@@ -339,7 +339,8 @@ def test_any_awaitable_will_do() -> None:
         return next(answers)
 
     async def main() -> Any:
-        return await retrying(fetch, Backoff(delay=0))()
+        again: Any = retrying(fetch, Backoff(delay=0))
+        return await again()
 
     assert asyncio.run(main()) == Success(1)
 
