@@ -1,4 +1,4 @@
-"""Who is signed in: OAuth 2 with PKCE, access tokens that are short-lived, and refresh tokens that are good for once."""
+"""Who is signed in: OAuth 2 with PKCE, short-lived access tokens, and refresh tokens that are good for once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIFETIME_S: Final = 15
 
 @dataclass
 class Session:
-    """What came of one sign-in. A refresh token that is used twice was stolen, and ends it (RFC 9700, section 4.14.2)."""
+    """What came of one sign-in. A refresh token that comes twice was stolen, and ends it (RFC 9700, 4.14.2)."""
 
     user: str
     refresh_token: str = ""

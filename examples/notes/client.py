@@ -20,8 +20,7 @@ from cachemesh.auth import (
     TokenKeeper,
     finish_sign_in,
 )
-from cachemesh.sources import Backoff, HttpSource, ReconnectOptions, WebSocketSource
-from cachemesh.sources.failure import NetworkFailure
+from cachemesh.sources import Backoff, HttpSource, NetworkFailure, ReconnectOptions, WebSocketSource
 from cachemesh.stores import SqliteStore
 
 if TYPE_CHECKING:
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from cachemesh import CacheError, Refused, Served, Watch
     from cachemesh.auth import OAuthFailure, Token, TokenError
     from cachemesh.sources import Feed
+
+    Progress = Callable[[int, int | None], object]
 
 KEY: Final = "notes"
 
@@ -68,8 +69,9 @@ class NotesClient:
         self._open = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        for each in (self.keeper, self._source, self.cache):
-            await self._open.enter_async_context(each)
+        await self._open.enter_async_context(self.keeper)
+        await self._open.enter_async_context(self._source)
+        await self._open.enter_async_context(self.cache)
         await self.keeper.peek()  # Whoever has signed in last is signed in.
         return self
 
@@ -117,17 +119,13 @@ class NotesClient:
             self.cache.update(KEY, lambda notes: with_note(notes, note), scope=CacheScope.USER)
         return written
 
-    async def draw(
-        self, note: Note, picture: Path, progress: Callable[[int, int | None], object]
-    ) -> Result[None, NetworkFailure]:
+    async def draw(self, note: Note, picture: Path, progress: Progress) -> Result[None, NetworkFailure]:
         """Send a picture that belongs to a note."""
         return await self._source.upload(
             f"/notes/{note.id}/picture", picture, method="PUT", progress=progress, parser=None
         )
 
-    async def look(
-        self, note: Note, picture: Path, progress: Callable[[int, int | None], object]
-    ) -> Result[int, NetworkFailure]:
+    async def look(self, note: Note, picture: Path, progress: Progress) -> Result[int, NetworkFailure]:
         """Bring the picture of a note; how many bytes it has."""
         return await self._source.download(f"/notes/{note.id}/picture", picture, progress=progress)
 

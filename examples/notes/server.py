@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter, defaultdict, deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
@@ -155,10 +155,6 @@ class NotesServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    @property
-    def is_up(self) -> bool:
-        return self._thread is not None
-
     def start(self) -> None:
         """Listen, on the same port each time."""
         if self._thread is None:
@@ -178,9 +174,9 @@ class NotesServer:
             self._thread.join()
             self._thread = None
 
-    def __enter__(self) -> NotesServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()

@@ -7,7 +7,7 @@ import secrets
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import view
 from client import NotesClient
@@ -15,8 +15,6 @@ from note import Note
 from returns.pipeline import is_successful
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
     from returns.result import Result
     from rich.console import Console
     from server import NotesServer
@@ -29,143 +27,89 @@ class Terminal:
         self._server = server
         self._folder = folder
         self._console = console
-        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
-        self._said = "Hello. Begin with: login NAME"
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._said = "Hello."
 
     async def run(self) -> None:
         """Until `quit`, or the end of what is typed."""
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._type, args=(loop,), daemon=True).start()
-        while await self._session():
-            self._said = "Here are your notes again, out of the file."
+        threading.Thread(target=self._type, args=(asyncio.get_running_loop(),), daemon=True).start()
+        while await self._session() == "restart":
+            self._said = "This is another process, as far as the client can tell."
 
-    async def _session(self) -> bool:
-        """One life of the client; whether there is to be another."""
-        async with NotesClient(self._server.url, self._folder) as self._client:
-            following = asyncio.create_task(self._follow())
+    async def _session(self) -> str:
+        """One life of the client; the command that ended it."""
+        async with NotesClient(self._server.url, self._folder) as client:
+            following = asyncio.create_task(self._follow(client))
             try:
-                while (line := await self._lines.get()) not in {None, "quit"}:
-                    if line == "restart":
-                        return True
-                    await self._do(str(line))
-                    if following.done() and self._client.user is not None:
-                        following = asyncio.create_task(self._follow())
-                    await self._show()
-                return False
+                while (line := await self._lines.get()) not in {"quit", "restart"}:
+                    self._said = await self._done(client, line.split(maxsplit=2))
+                    if following.done():
+                        following = asyncio.create_task(self._follow(client))
+                    await self._show(client)
+                return line
             finally:
                 following.cancel()
-                with suppress(asyncio.CancelledError):
-                    await following
+                await asyncio.wait([following])
 
-    async def _follow(self) -> None:
+    async def _follow(self, client: NotesClient) -> None:
         """Show what changes, until the user leaves."""
-        await self._show()
-        async with self._client.live(self._lost), self._client.watch() as news:
+        await self._show(client)
+        async with client.live(self._lost), client.watch() as news:
             async for _ in news:
-                await self._show()
+                await self._show(client)
 
     def _lost(self, failure: object) -> None:
-        self._say(f"The server has hung up: {failure!r}")
+        self._said = f"The server has hung up: {failure!r}"
 
-    async def _show(self) -> None:
-        notes = await self._client.notes()
+    async def _show(self, client: NotesClient) -> None:
+        notes = await client.notes()
         self._console.clear()
-        self._console.print(view.screen(self._client.user, notes, self._said))
-        self._console.print("> ", end="")
+        self._console.print(view.screen(client.user, notes, self._said))
 
-    def _say(self, text: str) -> None:
-        self._said = text
-
-    def _tell(self, answer: Result[object, object], done: str) -> None:
-        self._say(done if is_successful(answer) else f"That did not work: {answer.failure()!r}")
-
-    # Commands
-
-    async def _do(self, line: str) -> None:
-        name, _, rest = line.strip().partition(" ")
-        command = COMMANDS.get(name)
-        self._say("")
-        if command is None:
-            self._say(f"What is {name!r}?" if name else "")
-        else:
-            await command(self, rest.strip())
-
-    async def _login(self, name: str) -> None:
-        self._tell(await self._client.sign_in(name), f"Welcome, {name}.")
-
-    async def _logout(self, _: str) -> None:
-        self._tell(await self._client.sign_out(), "Good bye. Nothing of yours is left here.")
-
-    async def _add(self, text: str) -> None:
-        self._tell(await self._client.write(Note(id=secrets.token_hex(8), text=text)), "Added.")
-
-    async def _done(self, number: str) -> None:
-        note = await self._note(number)
-        if note is not None:
-            self._tell(await self._client.write(note.model_copy(update={"is_done": True})), "Well done.")
-
-    async def _draw(self, rest: str) -> None:
-        number, _, file = rest.partition(" ")
-        note = await self._note(number)
-        if note is not None:
-            with view.bar(self._console) as bar:
-                task = bar.add_task("up", total=None)
-                self._tell(
-                    await self._client.draw(
-                        note, Path(file), lambda done, total: bar.update(task, completed=done, total=total)
-                    ),
-                    "It is there.",
-                )
-
-    async def _look(self, rest: str) -> None:
-        number, _, file = rest.partition(" ")
-        note = await self._note(number)
-        if note is not None:
-            with view.bar(self._console) as bar:
-                task = bar.add_task("down", total=None)
-                self._tell(
-                    await self._client.look(
-                        note, Path(file), lambda done, total: bar.update(task, completed=done, total=total)
-                    ),
-                    f"It is in {file}.",
-                )
-
-    async def _offline(self, _: str) -> None:
-        await asyncio.to_thread(self._server.stop)
-        self._say("The server is gone.")
-
-    async def _online(self, _: str) -> None:
-        self._server.start()
-        self._say("The server is there again.")
-
-    async def _note(self, number: str) -> Note | None:
-        """The note that is shown with that number."""
-        notes = await self._client.notes()
-        shown = notes.unwrap().value if is_successful(notes) else ()
-        if not number.isdecimal() or not 1 <= int(number) <= len(shown):
-            self._say(f"There is no note {number!r}.")
-            return None
-        return shown[int(number) - 1]
+    async def _done(self, client: NotesClient, words: list[str]) -> str:
+        """Do what was typed; what there is to say of it."""
+        match words:
+            case ["login", name]:
+                return told(await client.sign_in(name), f"Welcome, {name}.")
+            case ["logout"]:
+                return told(await client.sign_out(), "Good bye. Nothing of yours is left here.")
+            case ["add", *text]:
+                return told(await client.write(Note(id=secrets.token_hex(8), text=" ".join(text))), "Added.")
+            case ["done", number] if note := await numbered(client, number):
+                return told(await client.write(note.model_copy(update={"is_done": True})), "Well done.")
+            case ["draw", number, file] if note := await numbered(client, number):
+                with view.bar(self._console) as progress:
+                    return told(await client.draw(note, Path(file), progress), "The server has it.")
+            case ["look", number, file] if note := await numbered(client, number):
+                with view.bar(self._console) as progress:
+                    return told(await client.look(note, Path(file), progress), f"It is in {file}.")
+            case ["offline"]:
+                await asyncio.to_thread(self._server.stop)
+                return "The server is gone."
+            case ["online"]:
+                self._server.start()
+                return "The server is there again."
+        return ""
 
     def _type(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What is typed. It may be waited for forever, so this thread is nobody's to join."""
-        line: str | None = ""
-        while line is not None:
+        """Pass on what is typed. That may be waited for forever, so this thread is nobody's to join."""
+        line = ""
+        while line != "quit":
             try:
-                line = input()
+                line = input().strip()
             except EOFError:
-                line = None
+                line = "quit"
             with suppress(RuntimeError):  # The program has ended.
                 loop.call_soon_threadsafe(self._lines.put_nowait, line)
 
 
-COMMANDS: Final[Mapping[str, Callable[[Terminal, str], Awaitable[None]]]] = {
-    "login": Terminal._login,  # noqa: SLF001 (the table of its own methods)
-    "logout": Terminal._logout,  # noqa: SLF001 (as above)
-    "add": Terminal._add,  # noqa: SLF001 (as above)
-    "done": Terminal._done,  # noqa: SLF001 (as above)
-    "draw": Terminal._draw,  # noqa: SLF001 (as above)
-    "look": Terminal._look,  # noqa: SLF001 (as above)
-    "offline": Terminal._offline,  # noqa: SLF001 (as above)
-    "online": Terminal._online,  # noqa: SLF001 (as above)
-}
+def told(answer: Result[object, object], done: str) -> str:
+    """What there is to say of an answer."""
+    return done if is_successful(answer) else f"That did not work: {answer.failure()!r}"
+
+
+async def numbered(client: NotesClient, number: str) -> Note | None:
+    """The note that is shown with that number."""
+    notes = await client.notes()
+    shown = notes.unwrap().value if is_successful(notes) else ()
+    return shown[int(number) - 1] if number.isdecimal() and 1 <= int(number) <= len(shown) else None

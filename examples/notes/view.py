@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from returns.pipeline import is_successful
 from rich.console import Group
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
 from cachemesh import Source
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from note import Notebook
     from returns.result import Result
     from rich.console import Console, RenderableType
@@ -27,17 +30,16 @@ def screen(
     user: str | None, notes: Result[Served[Notebook], Refused[NetworkFailure | CacheError]], said: str
 ) -> RenderableType:
     """The whole screen: `notes` of `user`, how old they are, what there is to say, and the commands."""
-    if user is None:
-        return Group(Text("Nobody is signed in.", style="bold"), Text(said), Text(HELP, style="dim"))
-    return Group(table(user, notes), Text(said), Text(HELP, style="dim"))
+    top = Text("Nobody is signed in.", style="bold") if user is None else table(user, notes)
+    return Group(top, Text(said), Text(HELP, style="dim"))
 
 
 def table(user: str, notes: Result[Served[Notebook], Refused[NetworkFailure | CacheError]]) -> Table:
     """The notes, each with the number that commands know it by."""
-    shown = Table("", "", title=f"{user}'s notes", caption=caption(notes), show_header=False, min_width=40)
+    shown = Table("", "", title=f"{user}'s notes", caption=caption(notes), show_header=False, width=50)
     if is_successful(notes):
         for number, note in enumerate(notes.unwrap().value, start=1):
-            shown.add_row(f"{number}", f"[strike dim]{note.text}" if note.is_done else note.text)
+            shown.add_row(f"{number}", Text(note.text, style="strike dim" if note.is_done else ""))
     return shown
 
 
@@ -59,6 +61,9 @@ def age(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def bar(console: Console) -> Progress:
-    """A bar for a file on its way."""
-    return Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console)
+@contextmanager
+def bar(console: Console) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for a file on its way. What is yielded moves it."""
+    with Progress(BarColumn(), DownloadColumn(), console=console) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
