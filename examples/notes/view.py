@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from returns.pipeline import is_successful
 from rich.console import Group
@@ -14,7 +14,7 @@ from rich.text import Text
 from cachemesh import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from note import Notebook
     from returns.result import Result
@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from cachemesh import CacheError, Refused, Served
     from cachemesh.sources import NetworkFailure
 
-HELP = "login NAME, logout, add TEXT, done N, draw N FILE, look N FILE, offline, online, restart, quit"
+SOURCES: Final[Mapping[Source, str]] = {
+    Source.ORIGIN: "from the server",
+    Source.JOINED: "from the server",
+    Source.MEMORY: "from memory",
+    Source.STORE: "from the file",
+    Source.STAND_IN: "OFFLINE, from the cache",
+}
+
+HELP: Final = "login NAME, logout, add TEXT, done N, draw N FILE, look N FILE, offline, online, restart, quit"
 
 
 def screen(
@@ -48,9 +56,7 @@ def caption(notes: Result[Served[Notebook], Refused[NetworkFailure | CacheError]
     if not is_successful(notes):
         return f"nothing to show: {notes.failure().error!r}"
     served = notes.unwrap()
-    if served.source is Source.STAND_IN:
-        return f"OFFLINE: as of {age(served.age)} ago"
-    return f"from the {served.source}, {age(served.age)} old"
+    return f"{SOURCES[served.source]}, {age(served.age)} old"
 
 
 def age(seconds: float) -> str:
