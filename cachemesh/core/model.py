@@ -53,7 +53,7 @@ class Shown(str):
 
 
 OPAQUE: Final = frozenset(
-    {"answer", "fallback", "rescue", "entry", "failed", "found", "expected", "validator", "schema"}
+    {"answer", "fallback", "rescue", "entry", "failed", "found", "expected", "validator", "schema", "token"}
 )
 
 

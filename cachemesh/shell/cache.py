@@ -18,7 +18,7 @@ from cachemesh.errors import CacheClosed, CacheError, NoActiveUser, NoTokenKeepe
 from cachemesh.shell.async_batch import Batch
 from cachemesh.shell.async_driver import AsyncDomain
 from cachemesh.shell.async_watch import Watch
-from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results
+from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results, refusing
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_DOMAIN, NO_PLAIN_HITS, Face, bad_read
@@ -242,9 +242,18 @@ class Cache(Face):
         """
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
+        identity = self._identity
+        if identity is not None and not identity.is_known:
+            try:
+                error = identity.known(await self._keeper.peek())
+            except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
+                self._runtime.tell_error("peek", raised)
+            else:
+                if error is not None and self._lacks_user(options):
+                    return Failure(error)
         answer = self._get(
             key,
-            AuthenticatedFetch(self._keeper, awaiting_results(fetch)),
+            AuthenticatedFetch(self._keeper, awaiting_results(fetch), awaiting_results(refusing(key)), identity),
             policy,
             ttl,
             self._authenticated(dict(options)),
@@ -310,7 +319,7 @@ class Cache(Face):
             msg = f"a user id is a str, not {type(user_id).__name__}"
             raise TypeError(msg)
         view = Cache.__new__(Cache)
-        Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id))
+        Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id), self._identity)
         view._domain = self._domain  # noqa: SLF001 (its own)
         view._domains = self._domains  # noqa: SLF001 (its own)
         view._warm_start = self._warm_start  # noqa: SLF001 (its own)
@@ -337,6 +346,8 @@ class Cache(Face):
         if self._viewer is not None:
             return
         self._plain = NO_PLAIN_HITS
+        if self._identity is not None:
+            self._identity.stop()
         left = self._runtime.close()
         for live in left:
             live.is_stopped = True

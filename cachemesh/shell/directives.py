@@ -51,11 +51,16 @@ class DoNotCache(Struct, Generic[T_co], frozen=True):
 class NotModified(Struct, frozen=True):
     """What the fetcher was handed as `Previous` is still right: it lives anew, for `ttl` (as for `Fresh`).
 
+    `validator`: what the origin knows it by from now on; left out, what it had.
     Without a `Previous` there is nothing that it could speak of: the answer is
     `Failure(InvalidFetchResult)`.
     """
 
     ttl: Any = DEFAULT
+    validator: Any = DEFAULT
+
+    def __repr__(self) -> str:
+        return f"NotModified(ttl={self.ttl!r})"
 
 
 class Previous(Struct, Generic[T_co], frozen=True):

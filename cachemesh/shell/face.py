@@ -37,6 +37,7 @@ from cachemesh.shell.checks import (
 )
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.hydration import GLOBAL_ONLY, Hydrated, asked_scopes, dehydrated, hydrated
+from cachemesh.shell.identity import followed
 from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
 from cachemesh.shell.live import WITHIN, within
 from cachemesh.shell.runtime import CHANGED
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from cachemesh.core.model import Entry, RefreshSource
     from cachemesh.shell.durations import Ttl
     from cachemesh.shell.eviction import Resident
+    from cachemesh.shell.identity import Identity
     from cachemesh.shell.lifetime import Lifetime
     from cachemesh.shell.live import Plan
     from cachemesh.shell.outcomes import Answer
@@ -79,12 +81,19 @@ T = TypeVar("T")
 class Face:
     """A cache, or a view of it for one user (`viewer`), over a runtime."""
 
-    __slots__ = ("_keeper", "_plain", "_runtime", "_viewer")
+    __slots__ = ("_identity", "_keeper", "_plain", "_runtime", "_viewer")
 
-    def __init__(self, runtime: Runtime, keeper: Any, viewer: str | None) -> None:  # noqa: ANN401 (either adapter)
+    def __init__(
+        self,
+        runtime: Runtime,
+        keeper: Any,  # noqa: ANN401 (either adapter)
+        viewer: str | None,
+        identity: Identity | None = None,
+    ) -> None:
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
+        self._identity = followed(self, keeper) if viewer is None else identity
         self._plain: Mapping[str, Resident] = runtime.state.plain.hits if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:
@@ -600,6 +609,11 @@ class Face:
         """The options of an authenticated call. Its failure is one user's, and remembered with that user or nowhere."""
         call = call_of({"scope": CacheScope.USER, **options})
         return call if call.scope is CacheScope.USER else replace(call, cache_failures=False)
+
+    def _lacks_user(self, options: Mapping[str, Any]) -> bool:
+        """Whether an authenticated call is for the active user, and there is none."""
+        is_users = options.get("scope", CacheScope.USER) is CacheScope.USER
+        return is_users and self._viewer is None and self.active_user_id is None
 
 
 def schema_of(entry: Entry[Answer]) -> Schema | None:

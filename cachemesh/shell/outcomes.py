@@ -134,16 +134,27 @@ def directed(answer: Answer, key: str, previous: Any) -> tuple[Answer, Directive
             return Failure(InvalidFetchResult(key, "NotModified")), None
         kept, terms = previous
         tags, validator = ((), None) if terms is None else (terms.tags, terms.validator)
+        if said.validator is not DEFAULT:
+            validator = said.validator
+            if not is_hashable(validator):
+                return Failure(InvalidOption("validator", type(validator).__name__)), None
         return kept, Directives(sets_ttl, ttl_s, lifespan, tags, validator, renews=True)
     tags_given = tags_of(said.tags)
     if tags_given is None:
         return Failure(InvalidOption("tags", type(said.tags).__name__)), None
-    try:
-        hash(said.validator)
-    except Exception:  # noqa: BLE001 (a validator that cannot be compared and kept is none)
+    if not is_hashable(said.validator):
         return Failure(InvalidOption("validator", type(said.validator).__name__)), None
     private = said.private is not False
     return Success(said.value), Directives(sets_ttl, ttl_s, lifespan, tags_given, said.validator, private=private)
+
+
+def is_hashable(validator: object) -> bool:
+    """Whether a validator can be compared and kept."""
+    try:
+        hash(validator)
+    except Exception:  # noqa: BLE001 (whatever an object of somebody's own raises)
+        return False
+    return True
 
 
 def tags_of(tags: object) -> tuple[str, ...] | None:

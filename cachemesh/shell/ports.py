@@ -267,6 +267,9 @@ class TokenKeeperAdapter(Protocol):
     where there is no token to be had. What the action answers is a `Result`,
     whichever kind the fetcher returns; the keeper's own answer may be either,
     so it may be a `FutureResult`.
+
+    One that also has `on_identity` and `peek`, as `cachemesh.auth.TokenKeeper`
+    does, is followed: see `IdentityKeeper`.
     """
 
     def with_valid_token(
@@ -280,3 +283,28 @@ class SyncTokenKeeperAdapter(Protocol):
 
     def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E] | IOResult[T, E]:
         """What `action` answers, run with a valid token."""
+
+
+class IdentityKeeper(TokenKeeperAdapter, Protocol):
+    """A token keeper that knows whose token it has. The cache follows it: it need not be told who signs in or out.
+
+    A subject is the cache's active user from before its token can be used, and
+    where there is none any more the session ends. Nothing that was asked for
+    somebody else before is fetched with the token of the next.
+    """
+
+    def on_identity(self, callback: Callable[[str | None], object], /) -> Callable[[], object]:
+        """Call `callback` with each new subject, or None, before its token can be used. The answer ends that."""
+
+    def peek(self) -> Awaitable[Result[Any, Any]]:
+        """Whether there is a token: what was kept of an earlier run is announced by then."""
+
+
+class SyncIdentityKeeper(SyncTokenKeeperAdapter, Protocol):
+    """The same for `SyncCache`."""
+
+    def on_identity(self, callback: Callable[[str | None], object], /) -> Callable[[], object]:
+        """As for `IdentityKeeper`."""
+
+    def peek(self) -> Result[Any, Any]:
+        """As for `IdentityKeeper`."""

@@ -11,7 +11,7 @@ from cachemesh.core.model import RefreshSource
 from cachemesh.core.policies import SERVE, CachePolicy
 from cachemesh.core.scopes import CacheScope, visible_owners
 from cachemesh.errors import CacheClosed, CacheError, NoActiveUser, NoTokenKeeper
-from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results
+from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results, refusing
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
@@ -213,9 +213,18 @@ class SyncCache(Face):
         """
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
+        identity = self._identity
+        if identity is not None and not identity.is_known:
+            try:
+                error = identity.known(self._keeper.peek())
+            except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
+                self._runtime.tell_error("peek", raised)
+            else:
+                if error is not None and self._lacks_user(options):
+                    return Failure(error)
         answer = self._get(
             key,
-            AuthenticatedFetch(self._keeper, answering_results(fetch)),
+            AuthenticatedFetch(self._keeper, answering_results(fetch), answering_results(refusing(key)), identity),
             policy,
             ttl,
             self._authenticated(dict(options)),
@@ -275,7 +284,7 @@ class SyncCache(Face):
             msg = f"a user id is a str, not {type(user_id).__name__}"
             raise TypeError(msg)
         view = SyncCache.__new__(SyncCache)
-        Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id))
+        Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id), self._identity)
         view._domain = self._domain  # noqa: SLF001 (its own)
         return view
 
@@ -304,6 +313,8 @@ class SyncCache(Face):
             return
         self._plain = NO_PLAIN_HITS
         if not self._runtime.is_closed:
+            if self._identity is not None:
+                self._identity.stop()
             for live in self._runtime.close():
                 self._domain.release(live)
             self._domain.finish()

@@ -64,6 +64,10 @@ class Mailbox:
     def has_news(self) -> bool:
         return self._latest is not NOTHING_YET
 
+    @property
+    def has_ended(self) -> bool:
+        return self._ended
+
     def take(self) -> Answer | Silence:
         """The newest news, once; then `NOTHING_YET`, or `ENDED` when no more will come."""
         with self._lock:
@@ -225,6 +229,12 @@ class Watching:
         """`news` as one watcher gets it: where values are copied on reading, a copy of its own."""
         return self._runtime.values.given(self._key, news)
 
+    def tenure(self, on_end: Callable[[], None]) -> Tenure:
+        """Whether whoever's key this is still is there. `on_end` is called, on any thread, once they are not."""
+        mailbox = Mailbox()
+        mailbox.ring = lambda: on_end() if mailbox.has_ended else None
+        return Tenure(self._runtime, mailbox, self._open(mailbox, keep=True))
+
     def _open(self, mailbox: Mailbox, *, keep: bool) -> Callable[[], None]:
         """Have news posted; where there is nothing to watch, the one piece that says why."""
         if self._owners:
@@ -243,6 +253,30 @@ class Watching:
         shown = shown_key(self._owners[0], self._key) if self._owners else self._key
         Delivery(mailbox, callback, schedule, lambda error: self._runtime.tell_error(shown, error), self._given)
         return Subscription(mailbox, self._open(mailbox, keep=True))
+
+
+class Tenure:
+    """From now on until the session of an owner ends, or the cache is closed: for what is done in their name."""
+
+    def __init__(self, runtime: Runtime, mailbox: Mailbox, unwatch: Callable[[], None]) -> None:
+        self._runtime = runtime
+        self._mailbox = mailbox
+        self._unwatch = unwatch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether they have left: it is known at once, before anything else can happen in their partition."""
+        return self._mailbox.has_ended
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is the cache that has gone."""
+        return self._runtime.is_closed
+
+    def end(self) -> None:
+        """It is not of interest any more."""
+        self._mailbox.ring = _nothing_to_stop
+        self._unwatch()
 
 
 def _nothing_to_stop() -> None:

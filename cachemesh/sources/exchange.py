@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -71,12 +72,28 @@ class Spec(Struct, frozen=True):
         return content is None or isinstance(content, bytes | str) or getattr(content, "is_repeatable", False) is True
 
 
+class Passed(Struct, frozen=True):
+    """A redirect that was followed: the request, and the answer that led on. Instants are as in `Exchange`."""
+
+    method: str
+    status: int
+    headers: Headers
+    request_headers: Headers
+    sent_at: float
+    answered_at: float
+
+    def __repr__(self) -> str:
+        return f"Passed({self.method}, {self.status})"
+
+
 class Exchange(Struct, frozen=True):
     """A request as it was sent last, with its answer: 2xx or 304.
 
     `url`: of that last request. `request_headers`: those that really went out,
     an `Authorization` of the `auth=` among them. Both kinds of headers are those of the
     client: `get(name)` joins the values with commas, `get_list(name)` has them one by one.
+    `sent_at`, `answered_at`: when the request was sent and its headers came, in
+    seconds since the epoch. `passed`: the redirects on the way, in their order.
     """
 
     method: str
@@ -86,6 +103,9 @@ class Exchange(Struct, frozen=True):
     body: bytes
     request_headers: Headers
     charset: str | None = None
+    sent_at: float = 0.0
+    answered_at: float = 0.0
+    passed: tuple[Passed, ...] = ()
 
     def __repr__(self) -> str:
         return f"Exchange({self.method}, {self.status}, <{len(self.body)} bytes>)"
@@ -111,11 +131,13 @@ class Course:
     """An exchange on its way. `request` is what is to be sent next, with the keywords `sending`."""
 
     __slots__ = (
+        "_answered_at",
         "_client",
-        "_hops",
         "_is_home",
         "_limit",
+        "_passed",
         "_rules",
+        "_sent_at",
         "_spec",
         "download",
         "request",
@@ -127,7 +149,7 @@ class Course:
         self._rules = rules
         self._client = client
         self._spec = spec
-        self._hops = 0
+        self._passed: tuple[Passed, ...] = ()
         self._is_home = True
         self.download: Download | None = spec.download
         self.timeout_s = rules.timeout_s if spec.timeout is DEFAULT else seconds_of(spec.timeout)
@@ -156,9 +178,11 @@ class Course:
         if spec.method not in METHODS and (NAME.fullmatch(spec.method) is None or spec.method.upper() == "CONNECT"):
             refuse("the method is none that a request can have")
         self.sending: Mapping[str, Any] = {} if rules.auth is None else {"auth": rules.auth}
+        self._sent_at = self._answered_at = time()
 
     def on_answer(self, response: Response) -> Body:
         """What takes the body of `response`; it is wanted, or read for the sake of the connection."""
+        self._answered_at = time()
         if getattr(response.extensions.get("network_stream"), "is_answered", True) is False:
             raise BrokenBodyError(UNASKED)
         status = response.status_code
@@ -195,6 +219,9 @@ class Course:
                 body.end(),
                 request.headers,
                 response.charset_encoding,
+                self._sent_at,
+                self._answered_at,
+                self._passed,
             )
         location = response.headers.get("location")
         if status in REDIRECTS and location is not None and self._rules.max_redirects:
@@ -204,9 +231,8 @@ class Course:
 
     def _follow(self, response: Response, location: str) -> None:
         request = self.request
-        if self._hops >= self._rules.max_redirects:
+        if len(self._passed) >= self._rules.max_redirects:
             refuse("too many redirects", response)
-        self._hops += 1
         try:
             url = request.url.join(location)
             hop = hop_of(response.status_code, request.method, place_of(request.url), place_of(url))
@@ -220,7 +246,13 @@ class Course:
         if hop.leaves_origin:
             self._is_home = False
             url = url.copy_with(userinfo=b"")
+        sent = response.request
+        passed = Passed(
+            sent.method, response.status_code, response.headers, sent.headers, self._sent_at, self._answered_at
+        )
+        self._passed = (*self._passed, passed)
         self._send_on(url, hop, content)
+        self._sent_at = time()
 
     def _body_again(self, request: Any) -> Any:  # noqa: ANN401 (of httpx2 or httpx; bytes, a stream, or None)
         """The body, where it can be sent again."""

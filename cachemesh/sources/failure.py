@@ -126,10 +126,17 @@ class NetworkFailure(Options):
 
     @classmethod
     def of_exception(cls, error: BaseException, message: str | None = None) -> Self:
-        """What an exception of httpx2, httpx, the standard library or any other means."""
+        """What an exception of httpx2, httpx, the standard library or any other means.
+
+        One that has a `failure`, a `NetworkFailure`, has said it itself.
+        """
+        told = getattr(error, "failure", None)
+        known = told if isinstance(told, NetworkFailure) else cls(kind=kind_of(error), message=type(error).__name__)
         return cls(
-            kind=kind_of(error),
-            message=type(error).__name__ if message is None else message,
+            kind=known.kind,
+            message=known.message if message is None else message,
+            status=known.status,
+            retry_after=known.retry_after,
             cause=without_frames(error),
         )
 
@@ -191,6 +198,9 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
 
 def kind_of(error: BaseException) -> FailureKind:
     """The kind of failure that an exception stands for."""
+    told = getattr(error, "failure", None)
+    if isinstance(told, NetworkFailure):
+        return told.kind
     if isinstance(error, asyncio.CancelledError):
         return FailureKind.CANCELLED
     for each in type(error).__mro__:

@@ -12,6 +12,7 @@ from cachemesh.sources.backoff import Attempts
 from cachemesh.sources.body import TooLargeError
 from cachemesh.sources.exchange import Course, Exchange, Spec
 from cachemesh.sources.failure import NetworkFailure
+from cachemesh.sources.fetcher import Fetching
 from cachemesh.sources.http import (
     CLOSED,
     MAX_BODY_BYTES,
@@ -52,7 +53,7 @@ def _verb(method: str, text: str) -> AsyncVerb:
     return send  # type: ignore[return-value]  # As a method it is one.
 
 
-class HttpSource:
+class HttpSource(Fetching):
     """An HTTP origin: its answers are `Result`s, and each thing that can go wrong is a `NetworkFailure`.
 
     `base_url`: relative URLs go behind its path. `client`: an `AsyncClient` of

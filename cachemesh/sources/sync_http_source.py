@@ -14,6 +14,7 @@ from cachemesh.sources.body import TooLargeError
 from cachemesh.sources.deadline import Deadline
 from cachemesh.sources.exchange import Course, Exchange, Spec
 from cachemesh.sources.failure import NetworkFailure
+from cachemesh.sources.fetcher import SyncFetching
 from cachemesh.sources.http import (
     CLOSED,
     MAX_BODY_BYTES,
@@ -54,7 +55,7 @@ def _verb(method: str, text: str) -> SyncVerb:
     return send  # type: ignore[return-value]  # As a method it is one.
 
 
-class SyncHttpSource:
+class SyncHttpSource(SyncFetching):
     """`HttpSource` for threads, with the same arguments; any number of them may share one.
 
     `client`: a `Client` of httpx2 or httpx. `sleep`: what waits between attempts.

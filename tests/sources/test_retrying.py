@@ -339,7 +339,8 @@ def test_any_awaitable_will_do() -> None:
         return next(answers)
 
     async def main() -> Any:
-        return await retrying(fetch, Backoff(delay=0))()
+        wrapped: Any = retrying(fetch, Backoff(delay=0))
+        return await wrapped()
 
     assert asyncio.run(main()) == Success(1)
 
