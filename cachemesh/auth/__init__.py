@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         InvalidToken,
         KeeperClosed,
         NotSignedIn,
+        ReentrantRefresh,
         RefreshFailed,
         RefreshTimedOut,
         TokenError,
@@ -31,8 +32,8 @@ else:
         globals(),
         {
             "cachemesh.auth.errors": (
-                "InvalidRefreshResult InvalidToken KeeperClosed NotSignedIn RefreshFailed RefreshTimedOut TokenError "
-                "TokenNotRefreshable TokenStorageFailed"
+                "InvalidRefreshResult InvalidToken KeeperClosed NotSignedIn ReentrantRefresh RefreshFailed "
+                "RefreshTimedOut TokenError TokenNotRefreshable TokenStorageFailed"
             ),
             "cachemesh.auth.events": "FoundInStorage NotRefreshed Refreshed SignedIn SignedOut TokenEvent",
             "cachemesh.auth.keeper": "TokenKeeper TokenStream",
@@ -53,6 +54,7 @@ __all__ = [
     "MemoryTokenStorage",
     "NotRefreshed",
     "NotSignedIn",
+    "ReentrantRefresh",
     "RefreshFailed",
     "RefreshTimedOut",
     "Refreshed",

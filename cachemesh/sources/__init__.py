@@ -24,6 +24,7 @@ else:
     __getattr__, __dir__ = lazy(
         globals(),
         {
+            "cachemesh.sources.attempts": "retrying",
             "cachemesh.sources.backoff": "Backoff",
             "cachemesh.sources.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
@@ -33,7 +34,6 @@ else:
             "cachemesh.sources.inbox": "Overflow",
             "cachemesh.sources.link": "Phase",
             "cachemesh.sources.reconnect": "ReconnectOptions",
-            "cachemesh.sources.attempts": "retrying",
             "cachemesh.sources.sync_http_source": "SyncHttpSource",
             "cachemesh.sources.websocket": "Messages WebSocketSource",
         },

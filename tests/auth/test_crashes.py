@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from returns.result import Failure, Result, Success
@@ -130,7 +130,7 @@ def test_se10_no_token_is_in_a_snapshot_or_a_repr_or_a_file(server: OAuthServer,
     async def main() -> list[str]:
         oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
         keeper = TokenKeeper(OAuthRefresher(oauth))
-        cache = Cache(token_keeper=cast("Any", keeper))
+        cache = Cache(token_keeper=keeper)
         cache.set_active_user("ada")
         used: list[str] = []
 
