@@ -166,8 +166,10 @@ class TokenKeeper:
         """Call `callback` with the new subject before a token of another identity can be used; None: of nobody.
 
         That is at a sign-in and a sign-out, and where a refresh or another
-        process brings a token of somebody else. It must not wait for the keeper,
-        which waits for it. One that raises hinders nobody. The answer ends it.
+        process brings a token of somebody else. A token without a `sub` makes
+        nobody known: it is told of when it is taken away, or another sign-in
+        replaces it. The callback must not wait for the keeper, which waits for
+        it. One that raises hinders nobody. The answer ends it.
         """
         return self._runtime.on_identity(callback)
 

@@ -147,7 +147,7 @@ class State(Struct, frozen=True):
     is_restored: bool = False
     """Whether the storage has been read, or written."""
     announced: Held | None = None
-    """The token whose identity was announced last; None: that there is none."""
+    """The token whose identity listeners know of; None: that there is none."""
     session: int = 0
     flight: Flight | None = None
     orders: tuple[Order, ...] = ()
@@ -393,9 +393,9 @@ def reduce(state: State, command: Command) -> Step:
     >>> state, effects = reduce(State(), TokenWanted(now=0.0, flight_id=1))
     >>> effects
     (Wait(source_id=1), Read(flight_id=1, locks=False))
-    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=Held("t", expires_at=60.0), now=0.0))
+    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=Held("t", 60.0, subject="ada"), now=0.0))
     >>> effects
-    (Announce(source_id=1, subject=None),)
+    (Announce(source_id=1, subject='ada'),)
     >>> state, effects = reduce(state, Announced(source_id=1))
     >>> [type(effect).__name__ for effect in reduce(state, TokenWanted(now=59.9, flight_id=2))[1]]
     ['Use']
@@ -433,6 +433,14 @@ def is_same(one: Held | None, other: Held | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.subject == other.subject and (one.subject is not None or one.session == other.session)
+
+
+def is_news(before: Held | None, after: Held | None) -> bool:
+    """Whether it must be announced that the token is `after`.
+
+    Where nobody was known, a token without a subject makes nobody known.
+    """
+    return not (before is None and after is not None and after.subject is None) and not is_same(before, after)
 
 
 # Somebody asks
@@ -689,7 +697,8 @@ def landed(state: State, source_id: int, version: int, held: Held | None, happen
         flight=None,
         pending=None,
     )
-    if is_same(there.held, state.announced):
+    if not is_news(state.announced, there.held):
+        there = replace(there, announced=state.announced or there.held)
         told = () if held is None and happened is Happened.FOUND else (Emit(happened, there.held, source_id),)
         return there, (*told, Settle(source_id, now_known(outcome, there)), *next_turn(there))
     incoming = Incoming(source_id, there.held, happened, now_known(outcome, there))

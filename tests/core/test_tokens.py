@@ -568,6 +568,19 @@ def test_who_signs_in_without_a_subject_is_somebody_else() -> None:
     assert after.incoming is not None
 
 
+def test_a_token_without_a_subject_makes_nobody_known() -> None:
+    """Whoever tells the cache by hand who its user is may do so before."""
+    nobody = replace(OLD, subject=None)
+    expect(
+        there(None, Phase.RESTORE, is_restored=False),
+        Found(ME, 3, nobody, 0.0),
+        there(nobody),
+        Emit(Happened.FOUND, nobody, ME),
+        Settle(ME, AGAIN),
+    )
+    assert reduce(there(nobody, orders=(Order(1, signs_out=True),)), Written(1, 4, None))[1] == (Announce(1, None),)
+
+
 def test_who_signs_out_is_announced_first() -> None:
     leaving = there(orders=(Order(1, signs_out=True),))
     gone = Incoming(1, None, Happened.SIGNED_OUT, AGAIN)
