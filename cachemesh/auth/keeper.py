@@ -243,7 +243,11 @@ class TokenKeeper:
     # Performing
 
     def _launch(self, live: Live, script: Script) -> None:
-        task = asyncio.get_running_loop().create_task(self._perform(live, script), name="cachemesh-token")
+        loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
+        if loop is None:  # A loop has ended with something under way. Who waits for this begins anew in time.
+            script.close()
+            return
+        task = loop.create_task(self._perform(live, script), name="cachemesh-token")
         self._tasks.add(task)
         task.add_done_callback(partial(self._done, live))
 

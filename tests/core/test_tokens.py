@@ -735,6 +735,97 @@ def test_b35_nothing_that_was_got_before_an_order_lands_after_it(moves: list[Any
                 assert reduce(after, late) == (after, ())
 
 
+class Process:
+    """One of several that share a storage and an origin; `todo`: what the reducer has ordered, and is not done."""
+
+    def __init__(self) -> None:
+        self.state = State(rules=RULES)
+        self.todo: list[Any] = []
+        self.told: list[Any] = []
+        self.newest = 0
+
+    def hear(self, command: Command) -> None:
+        self.state, effects = reduce(self.state, command)
+        self.todo += [each for each in effects if isinstance(each, Read | Call | Persist | Announce)]
+        self.told += [each for each in effects if isinstance(each, Settle | Refuse | Emit)]
+
+    def ask(self, now: float) -> None:
+        self.newest += 1
+        self.hear(TokenWanted(now, self.newest))
+
+
+class World:
+    """A storage with one right to refresh, and an origin that takes each refresh token once. Tokens live 100 s."""
+
+    def __init__(self, count: int) -> None:
+        self.processes = [Process() for _ in range(count)]
+        self.now = 0.0
+        self.stored, self.version = Held(0, 100.0), 1
+        self.holder: Process | None = None
+        self.refreshes = 0
+
+    def step(self, number: int) -> bool:
+        """Do one of the things that are to be done. False: there is nothing, or it has to wait."""
+        ready = [
+            (process, effect) for process in self.processes for effect in process.todo if self.may(process, effect)
+        ]
+        if not ready:
+            return False
+        process, effect = ready[number % len(ready)]
+        process.todo.remove(effect)
+        process.hear(self.done(process, effect))
+        if self.holder is process and process.state.flight is None:
+            self.holder = None
+        return True
+
+    def may(self, process: Process, effect: Any) -> bool:
+        return not (isinstance(effect, Read) and effect.locks) or self.holder in {None, process}
+
+    def done(self, process: Process, effect: Any) -> Command:
+        if isinstance(effect, Announce):
+            return Announced(effect.source_id)
+        if isinstance(effect, Read):
+            self.holder = process if effect.locks else self.holder
+            return Found(effect.flight_id, self.version, self.stored, self.now)
+        if isinstance(effect, Call):
+            if effect.held.token != self.refreshes:
+                return RefreshFailed(effect.flight_id, is_final=True, now=self.now)
+            self.refreshes += 1
+            got = Held(self.refreshes, self.now + 100.0)
+            return RefreshSucceeded(effect.flight_id, effect.held.version, got)
+        if effect.expected != self.version:
+            return Overtaken(effect.flight_id)
+        assert effect.held is not None, "nobody is signed out"
+        self.version, self.stored = self.version + 1, effect.held
+        return Stored(effect.flight_id, self.version)
+
+
+@law(st.integers(1, 4), st.lists(st.integers(0, 40), max_size=120))
+def test_tk1_processes_that_share_a_storage_refresh_once_a_lifetime(count: int, choices: list[int]) -> None:
+    """In whatever order their reads, refreshes and writes come; and nobody is ever refused."""
+    world, lifetimes = World(count), 1
+    for choice in choices:
+        if choice == 0:
+            world.now += 100.0
+            lifetimes += 1
+        elif choice <= 2 * count:
+            world.processes[choice // 2 % count].ask(world.now)
+        else:
+            world.step(choice)
+    while world.step(0):
+        pass
+
+    for process in world.processes:
+        assert process.todo == []
+        assert process.state.flight is None
+        assert not [each for each in process.told if isinstance(each, Refuse)]
+        settled = [each.outcome for each in process.told if isinstance(each, Settle)]
+        assert not [each for each in settled if isinstance(each, Refusal)]
+        emitted = {each.happened for each in process.told if isinstance(each, Emit)}
+        assert emitted <= {Happened.FOUND, Happened.REFRESHED}
+    assert world.refreshes < lifetimes
+
+
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(there(Held("secret"), pending=Held("secret")))
     assert repr(Held("secret", 1.0)) == (
