@@ -638,8 +638,7 @@ def on_stored(state: State, command: Stored) -> Step:
         return landed(state, flight.flight_id, command.version, None, Happened.EXPELLED, Refusal.FAILED)
     if flight.phase is not Phase.STORE or state.pending is None:
         return state, ()
-    held = replace(state.pending, version=command.version)
-    return landed(state, flight.flight_id, command.version, held, Happened.REFRESHED, held)
+    return landed(state, flight.flight_id, command.version, state.pending, Happened.REFRESHED, state.pending)
 
 
 def on_overtaken(state: State, command: Overtaken) -> Step:

@@ -263,7 +263,8 @@ def test_what_somebody_has_signed_out_of_is_not_restored() -> None:
 
 
 def test_what_is_still_the_same_is_refreshed() -> None:
-    expect(there(phase=Phase.READ), Found(ME, 3, OLD, EXPIRED), there(phase=Phase.CALL), Call(ME, OLD))
+    found = Found(ME, 3, replace(OLD, version=0), EXPIRED)
+    expect(there(phase=Phase.READ), found, there(phase=Phase.CALL), Call(ME, OLD))
 
 
 @pytest.mark.parametrize("phase", [Phase.READ, Phase.VERIFY, Phase.REREAD])
@@ -321,6 +322,21 @@ def test_tk6_a_new_token_is_used_when_it_is_stored() -> None:
         there(NEW, version=4, announced=OLD),
         Emit(Happened.REFRESHED, NEW, ME),
         Settle(ME, NEW),
+    )
+
+
+def test_a_refreshed_token_is_of_the_session_in_which_it_came() -> None:
+    """Without a subject that tells whether a rejected call may be tried again with it."""
+    mine = replace(OLD, subject=None, session=2)
+    got = replace(NEW, subject=None, session=2)
+    storing = there(mine, Phase.STORE, pending=replace(BROUGHT, subject=None), session=2)
+
+    expect(
+        storing,
+        Stored(ME, 4),
+        there(got, version=4, announced=mine, session=2),
+        Emit(Happened.REFRESHED, got, ME),
+        Settle(ME, got),
     )
 
 
