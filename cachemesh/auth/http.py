@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 UNAUTHORIZED: Final = 401
 
+ATTACHED: Final = "cachemesh_attached_token"
+"""A request that has this extension has our header; so has a copy of it, made to follow a redirect."""
+
 
 class TokenUnavailable(httpx2.RequestError):
     """A request was not sent, as the keeper has no token for it: `error` says why.
@@ -103,7 +106,7 @@ class KeeperAuth(httpx2.Auth):
         return (
             request.url.origin in self._origins
             and not request.extensions.get(SKIPPED)
-            and "authorization" not in request.headers
+            and ("authorization" not in request.headers or ATTACHED in request.extensions)
             and not is_refreshing(self._keeper)
         )
 
@@ -155,6 +158,7 @@ def _better(got: Held | TokenError | None, request: httpx2.Request) -> Held | No
 
 def _with_token(request: httpx2.Request, held: Held) -> httpx2.Request:
     request.headers["Authorization"] = _header(held)
+    request.extensions = {**request.extensions, ATTACHED: True}
     return request
 
 

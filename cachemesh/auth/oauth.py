@@ -22,13 +22,13 @@ if find_spec("authlib") is None:
     raise ModuleNotFoundError(message, name="authlib")
 
 import httpx2
+import msgspec
 from authlib.common.security import generate_token
 from authlib.integrations.httpx_client import OAuth2ClientAuth
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri, prepare_token_request
 from authlib.oauth2.rfc7523 import ClientSecretJWT, PrivateKeyJWT
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from msgspec import Struct
-from pydantic_core import from_json
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
 
@@ -302,7 +302,7 @@ class SyncClientCredentials:
 
 
 class SignIn(Struct, frozen=True):
-    """A sign-in that has begun: the user is sent to `url`. The rest is for `finished`, and for nobody else's eyes."""
+    """A sign-in that has begun: the user is sent to `url`. The rest is for `finish_sign_in` alone."""
 
     url: str
     redirect_uri: str
@@ -313,14 +313,14 @@ class SignIn(Struct, frozen=True):
         return f"SignIn(redirect_uri={self.redirect_uri!r})"
 
 
-async def finished(
+async def finish_sign_in(
     oauth: OAuthClient, sign_in: SignIn, answer: str, *, client: httpx2.AsyncClient | None = None
 ) -> Result[Token, GrantFailure]:
     """The token of a user who came back from `sign_in.url` with the URL `answer`. A code is taken once only."""
     return await asked(oauth, oauth.code(sign_in, answer), client)
 
 
-def finished_sync(
+def finish_sign_in_sync(
     oauth: OAuthClient, sign_in: SignIn, answer: str, *, client: httpx2.Client | None = None
 ) -> Result[Token, GrantFailure]:
     """The same without a loop."""
@@ -457,8 +457,8 @@ def _quotes(text: str, secrets: tuple[str, ...]) -> bool:
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
     try:
-        read = from_json(body, allow_inf_nan=False, cache_strings="none")
-    except ValueError:
+        read = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     return read if isinstance(read, dict) else None
 

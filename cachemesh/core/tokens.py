@@ -393,7 +393,8 @@ def reduce(state: State, command: Command) -> Step:
     >>> state, effects = reduce(State(), TokenWanted(now=0.0, flight_id=1))
     >>> effects
     (Wait(source_id=1), Read(flight_id=1, locks=False))
-    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=Held("t", 60.0, subject="ada"), now=0.0))
+    >>> held = Held("t", expires_at=60.0, subject="ada")
+    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=held, now=0.0))
     >>> effects
     (Announce(source_id=1, subject='ada'),)
     >>> state, effects = reduce(state, Announced(source_id=1))
@@ -435,12 +436,9 @@ def is_same(one: Held | None, other: Held | None) -> bool:
     return one.subject == other.subject and (one.subject is not None or one.session == other.session)
 
 
-def is_news(before: Held | None, after: Held | None) -> bool:
-    """Whether it must be announced that the token is `after`.
-
-    Where nobody was known, a token without a subject makes nobody known.
-    """
-    return not (before is None and after is not None and after.subject is None) and not is_same(before, after)
+def is_nobodys_change(held: Held | None, announced: Held | None) -> bool:
+    """Whether a first token says nothing of whose it is: who listens knows as much of that as before."""
+    return announced is None and held is not None and held.subject is None
 
 
 # Somebody asks
@@ -696,8 +694,9 @@ def landed(state: State, source_id: int, version: int, held: Held | None, happen
         flight=None,
         pending=None,
     )
-    if not is_news(state.announced, there.held):
-        there = replace(there, announced=state.announced or there.held)
+    if is_nobodys_change(there.held, state.announced):
+        there = replace(there, announced=there.held)
+    if is_same(there.held, there.announced):
         told = () if held is None and happened is Happened.FOUND else (Emit(happened, there.held, source_id),)
         return there, (*told, Settle(source_id, now_known(outcome, there)), *next_turn(there))
     incoming = Incoming(source_id, there.held, happened, now_known(outcome, there))

@@ -6,15 +6,16 @@ import asyncio
 import json
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
+from keyring.backends.fail import Keyring as NoKeyring
 from returns.result import Failure, Result, Success
 
 from cachemesh import Cache
 from cachemesh.auth import NotSignedIn, SyncTokenKeeper, TokenKeeper, TokenStorageFailed
 from cachemesh.auth.oauth import ClientCredentials, OAuthClient, OAuthRefresher, SyncClientCredentials
-from cachemesh.auth.storages import MemoryTokenStorage, TokenStorageError
+from cachemesh.auth.storages import KeyringTokenStorage, MemoryTokenStorage, TokenStorageError
 from cachemesh.auth.token import Token
 from tests.auth.processes import begun, signed_in
 from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, serving
@@ -120,18 +121,28 @@ def test_tk6_a_token_that_could_not_be_stored_is_not_used_and_not_lost(server: O
     user.keeper.close()
 
 
+def test_without_a_backend_of_the_keyring_each_answer_says_so(server: OAuthServer, tmp_path: Path) -> None:
+    storage = KeyringTokenStorage("app", backend=NoKeyring(), lock_folder=tmp_path)  # type: ignore[no-untyped-call]
+    user = SyncUser(storage, server.url)
+    (shown,) = user.get()
+
+    assert shown.startswith("TokenStorageFailed('read', TokenStorageError)")
+    assert "NoKeyringError" in shown
+    user.client.close()
+    user.keeper.close()
+
+
 # Secrets
 
 
 def test_se10_no_token_is_in_a_snapshot_or_a_repr_or_a_file(server: OAuthServer, tmp_path: Path) -> None:
     """Of the keeper, its state, the cache that it serves; through a refresh, in memory only."""
-    token = Token.from_response(server.sign_in(expires_in=0), time.time()).unwrap()
+    token = Token.from_response(server.sign_in(expires_in=0) | {"sub": "ada"}, time.time()).unwrap()
 
     async def main() -> list[str]:
         oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
         keeper = TokenKeeper(OAuthRefresher(oauth))
-        cache = Cache(token_keeper=cast("Any", keeper))
-        cache.set_active_user("ada")
+        cache = Cache(token_keeper=keeper)
         used: list[str] = []
 
         async def fetch(access_token: str) -> Result[str, str]:

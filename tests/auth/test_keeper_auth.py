@@ -323,6 +323,18 @@ def test_an_origin_that_is_none_is_told_at_once(bad: str) -> None:
     assert "a.example" in repr(KeeperAuth(keeper, ["https://a.example"]))
 
 
+def test_a_copy_of_a_request_is_refreshed_like_it(world_of: Callable[..., World], server: OAuthServer) -> None:
+    """Whoever follows redirects itself copies the headers: ours is not taken for one of the caller's own."""
+    world = world_of(signed_in(server))
+    first = world.send("GET", "/resource").request
+    server.reject()
+    copy = httpx2.Request("GET", first.url, headers=first.headers, extensions=first.extensions)
+    response = world.runner.run(world.client.send(copy)) if isinstance(world, AsyncWorld) else world.client.send(copy)
+
+    assert response.status_code == 200
+    assert server.refreshes == 1
+
+
 # Bodies
 
 

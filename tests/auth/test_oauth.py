@@ -25,8 +25,8 @@ from cachemesh.auth.oauth import (
     SignIn,
     SyncClientCredentials,
     SyncOAuthRefresher,
-    finished,
-    finished_sync,
+    finish_sign_in,
+    finish_sign_in_sync,
 )
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.sources import FailureKind, NetworkFailure
@@ -46,7 +46,7 @@ class Async:
         return asyncio.run(ClientCredentials(oauth)())
 
     def finish(self, oauth: OAuthClient, sign_in: SignIn, answer: str) -> Result[Token, GrantFailure]:
-        return asyncio.run(finished(oauth, sign_in, answer))
+        return asyncio.run(finish_sign_in(oauth, sign_in, answer))
 
 
 class Sync:
@@ -57,7 +57,7 @@ class Sync:
         return SyncClientCredentials(oauth)()
 
     def finish(self, oauth: OAuthClient, sign_in: SignIn, answer: str) -> Result[Token, GrantFailure]:
-        return finished_sync(oauth, sign_in, answer)
+        return finish_sign_in_sync(oauth, sign_in, answer)
 
 
 @pytest.fixture(params=[Async, Sync], ids=["async", "sync"])

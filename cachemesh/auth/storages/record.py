@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pydantic_core import from_json
+import msgspec
 from returns.pipeline import is_successful
 
 from cachemesh.auth.ports import Kept
@@ -46,8 +46,8 @@ def read_back(content: bytes, cipher: Cipher | None, context: bytes) -> Kept:
     if cipher is not None:
         content = _deciphered(content, cipher, context)
     try:
-        fields = from_json(content, allow_inf_nan=False, cache_strings="none")
-    except ValueError:
+        fields = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         _unreadable("no JSON")
     if not isinstance(fields, dict) or "format" not in fields:
         _unreadable("not ours")
