@@ -21,6 +21,7 @@ GROUPS: Final = {
     "many": "get_many of 1,000 keys",
     "herd": "100,000 entries that expire together, with and without jitter",
     "http_source": "a request through HttpSource, against the bare client",
+    "tokens": "with_valid_token on a valid token",
     "sqlite_store": "reads and writes of a cache over SqliteStore, against sqlite3 and diskcache",
 }
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 import cachemesh
+import cachemesh.auth
+import cachemesh.auth.storages
 import cachemesh.testing
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-LAZY: Final = [cachemesh, cachemesh.testing]
+LAZY: Final = [cachemesh, cachemesh.auth, cachemesh.auth.storages, cachemesh.testing]
 
 RESULTS_AND_LOOPS: Final = (
     "asyncio",

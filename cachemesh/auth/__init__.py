@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         InvalidToken,
         KeeperClosed,
         NotSignedIn,
+        ReentrantRefresh,
         RefreshFailed,
         RefreshTimedOut,
         TokenError,
@@ -50,8 +51,8 @@ else:
         globals(),
         {
             "cachemesh.auth.errors": (
-                "InvalidRefreshResult InvalidToken KeeperClosed NotSignedIn RefreshFailed RefreshTimedOut TokenError "
-                "TokenNotRefreshable TokenStorageFailed"
+                "InvalidRefreshResult InvalidToken KeeperClosed NotSignedIn ReentrantRefresh RefreshFailed "
+                "RefreshTimedOut TokenError TokenNotRefreshable TokenStorageFailed"
             ),
             "cachemesh.auth.events": "FoundInStorage NotRefreshed Refreshed SignedIn SignedOut TokenEvent",
             "cachemesh.auth.http": "KeeperAuth TokenUnavailable",
@@ -91,6 +92,7 @@ __all__ = [
     "OAuthClient",
     "OAuthFailure",
     "OAuthRefresher",
+    "ReentrantRefresh",
     "RefreshFailed",
     "RefreshTimedOut",
     "Refreshed",

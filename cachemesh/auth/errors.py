@@ -61,6 +61,13 @@ class RefreshTimedOut(TokenError):
         self.after = after
 
 
+class ReentrantRefresh(TokenError):
+    """The refresher, or a listener, asked its own keeper for a token that the keeper waits for them to bring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
 class TokenStorageFailed(TokenError):
     """The storage raised `error` in `operation` ("read", "swap", "try_lock"); it hung where that is a TimeoutError.
 

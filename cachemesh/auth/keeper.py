@@ -13,7 +13,7 @@ from returns.result import Failure, Result, Success
 
 from cachemesh.auth.daemons import DAEMONS, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
-from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
+from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Refreshing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.skip import refreshing
 from cachemesh.auth.storages.memory import MemoryTokenStorage
@@ -82,7 +82,7 @@ class TokenKeeper:
         settings = KeeperSettings.model_validate({"storage": MemoryTokenStorage(), **options})
         self._refresher: Callable[[Token], Any] = refresher
         self._runtime = Runtime(settings, refresher, _monotonic, self._launch, aside)
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     async def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]], /) -> Result[T, E | TokenError]:
         """What `action` answers to a valid access token.
@@ -270,35 +270,28 @@ class TokenKeeper:
         if type(request) is Blocking:
             if settings.storage.is_near:
                 return caught(request.act)
-            loop = asyncio.get_running_loop()
-            return await self._within(settings.storage_timeout, loop.run_in_executor(DAEMONS, caught, request.act))
+            try:
+                call = asyncio.get_running_loop().run_in_executor(DAEMONS, caught, request.act)
+            except RuntimeError as error:  # There is no room for another thread.
+                return Raised(error)
+            return await _within(settings.storage_timeout, call, request.late)
         assert not isinstance(request, Blocking | Pausing)
-        call = asyncio.ensure_future(self._refreshed(request.token))
-        self._tasks.add(call)
-        call.add_done_callback(self._tasks.discard)
+        task = asyncio.ensure_future(self._refreshed(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        got: object = RAN_OUT
         try:
-            got = await self._within(request.timeout_s, call)
-        except asyncio.CancelledError:
-            call.cancel()
-            raise
-        if got is RAN_OUT:
-            call.cancel()
-            call.add_done_callback(partial(_late, request.late))
+            got = await _within(request.timeout_s, task, request.late)
+        finally:
+            if got is RAN_OUT:
+                task.cancel()
         return got
 
-    async def _within(self, seconds: float, future: asyncio.Future[Any]) -> object:
-        """What `future` brings; `RAN_OUT` where it takes longer. It is left alone then."""
-        await asyncio.wait({future}, timeout=seconds)
-        if not future.done():
-            return RAN_OUT
-        if future.cancelled():
-            return Raised(RefresherCancelled())
-        return future.result()
-
-    async def _refreshed(self, token: Token) -> object:
+    async def _refreshed(self, request: Refreshing) -> object:
+        request.enter()
         try:
             with refreshing(self):
-                got = self._refresher(token)
+                got = self._refresher(request.token)
                 return await got if isawaitable(got) else got
         except Exception as error:  # noqa: BLE001 (a refresher of the user's)
             return Raised(error)
@@ -364,6 +357,18 @@ class _Bell:
 
 def _answered(got: Held | TokenError) -> Result[Token, TokenError]:
     return Success(got.token) if type(got) is Held else Failure(cast("TokenError", got))
+
+
+async def _within(seconds: float, future: asyncio.Future[Any], late: Callable[[object], None] | None) -> object:
+    """What `future` brings; `RAN_OUT` where it takes longer. Then, as when nobody waits for it, it goes to `late`."""
+    try:
+        await asyncio.wait({future}, timeout=seconds)
+    finally:
+        if late is not None and not future.done():
+            future.add_done_callback(partial(_late, late))
+    if not future.done():
+        return RAN_OUT
+    return Raised(RefresherCancelled()) if future.cancelled() else future.result()
 
 
 def _late(take: Callable[[object], None], call: asyncio.Future[Any]) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from contextlib import suppress
+from contextvars import ContextVar
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -24,6 +25,7 @@ from cachemesh.auth.errors import (
     InvalidToken,
     KeeperClosed,
     NotSignedIn,
+    ReentrantRefresh,
     RefreshTimedOut,
     TokenError,
     TokenNotRefreshable,
@@ -51,36 +53,47 @@ LONGEST_POLL_S: Final = 0.5
 MOST_TRIES: Final = 64
 """An order writes whatever is there; where that changes more often in between, the storage does not work."""
 
+INSIDE: Final[ContextVar[tuple[tuple[object, int], ...]]] = ContextVar("cachemesh_token_inside", default=())
+"""The refreshes, by runtime and id, inside of which the present code runs: it must not wait for them."""
+
 FINALIZER_PATIENCE_S: Final = 0.05
 
 
 class Blocking:
-    """Call `act`, which may block, in the storage's time."""
+    """Call `act`, which may block, in the storage's time.
 
-    __slots__ = ("act",)
+    `RAN_OUT` where that is over; `late` takes what comes then. Here and below.
+    """
 
-    def __init__(self, act: Callable[[], Any]) -> None:
+    __slots__ = ("act", "late")
+
+    def __init__(self, act: Callable[[], Any], late: Callable[[object], None] | None = None) -> None:
         self.act = act
-
-
-class Refreshing:
-    """Call the refresher with `token` for `timeout_s`; `RAN_OUT` where that is over. `late` takes what comes then."""
-
-    __slots__ = ("late", "timeout_s", "token")
-
-    def __init__(self, token: Token, timeout_s: float, late: Callable[[object], None]) -> None:
-        self.token = token
-        self.timeout_s = timeout_s
         self.late = late
 
 
+class Refreshing:
+    """Call the refresher with `token`, for `timeout_s`. In the context of that call, `enter` is called first."""
+
+    __slots__ = ("enter", "late", "timeout_s", "token")
+
+    def __init__(
+        self, token: Token, timeout_s: float, late: Callable[[object], None], enter: Callable[[], object]
+    ) -> None:
+        self.token = token
+        self.timeout_s = timeout_s
+        self.late = late
+        self.enter = enter
+
+
 class Pausing:
-    """Let `seconds` pass."""
+    """Let `seconds` pass. `polls`: to look again after them at what others do, who have clocks of their own."""
 
-    __slots__ = ("seconds",)
+    __slots__ = ("polls", "seconds")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, polls: bool = False) -> None:
         self.seconds = seconds
+        self.polls = polls
 
 
 Request: TypeAlias = Blocking | Refreshing | Pausing
@@ -184,7 +197,7 @@ class Runtime:
     def _ask(self, command: core.Ask) -> Answer:
         effects, waited_for = self._reduced(command)
         if waited_for is not None:
-            return waited_for
+            return ReentrantRefresh() if (self, waited_for.source_id) in INSIDE.get() else waited_for
         for effect in effects:
             if type(effect) is core.Use:
                 return effect.held
@@ -277,7 +290,9 @@ class Runtime:
 
     def close(self) -> None:
         self.dispatch(core.Closed())
-        for mailbox in tuple(self._mailboxes):
+        with self._lock:
+            mailboxes = tuple(self._mailboxes)
+        for mailbox in mailboxes:
             self.end(mailbox)
 
     # Reducing
@@ -354,6 +369,7 @@ class Runtime:
         return bells
 
     def _announce(self, effect: core.Announce) -> None:
+        within = INSIDE.set((*INSIDE.get(), (self, effect.source_id)))
         try:
             for listener in self._listeners:
                 try:
@@ -361,6 +377,7 @@ class Runtime:
                 except Exception as error:  # noqa: BLE001 (it hinders nobody)
                     self.report("a listener raised", error)
         finally:
+            INSIDE.reset(within)
             self.dispatch(core.Announced(effect.source_id))
 
     # Scripts
@@ -456,7 +473,7 @@ class Runtime:
         holds_s = self.settings.patience_s
         pause_s = FIRST_POLL_S
         while True:
-            got = yield Blocking(partial(self.storage.try_lock, holds_s))
+            got = yield Blocking(partial(self.storage.try_lock, holds_s), self._give_back)
             if type(got) is Raised or not (got is None or callable(got)):
                 live.error = storage_failed("try_lock", got)
                 return None
@@ -467,8 +484,13 @@ class Runtime:
             if left <= 0:
                 live.error = RefreshTimedOut(self.settings.refresh_timeout)
                 return None
-            yield Pausing(min(pause_s, left))
+            yield Pausing(min(pause_s, left), polls=True)
             pause_s = min(2 * pause_s, LONGEST_POLL_S)
+
+    def _give_back(self, got: object) -> None:
+        """The right to refresh has come too late."""
+        if callable(got):
+            self._aside(got)
 
     def _read(self, live: Live) -> Generator[Request, Any, Kept | None]:
         """What the storage holds; None where it does not say, and `live` knows why."""
@@ -511,7 +533,10 @@ class Runtime:
             allowed_s = min(left, longest_s)
             got = RAN_OUT
             if allowed_s > 0:
-                got = yield Refreshing(held.token, allowed_s, partial(self._came_late, held))
+                inside = (*INSIDE.get(), (self, live.source_id))
+                got = yield Refreshing(
+                    held.token, allowed_s, partial(self._came_late, held), partial(INSIDE.set, inside)
+                )
             if got is RAN_OUT:
                 live.error = RefreshTimedOut(min(longest_s, settings.refresh_timeout))
                 if left <= longest_s:

@@ -16,6 +16,7 @@ from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Req
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
 from cachemesh.auth.skip import refreshing
 from cachemesh.auth.storages.memory import MemoryTokenStorage
+from cachemesh.auth.verdicts import Raised
 from cachemesh.core.tokens import Held, may_follow
 
 if TYPE_CHECKING:
@@ -253,18 +254,17 @@ class SyncTokenKeeper:
     def _performed(self, request: Request) -> object:
         settings = self._runtime.settings
         if type(request) is Pausing:
-            return self._sleep(request.seconds)
+            (_pause if request.polls else self._sleep)(request.seconds)
+            return None
         if type(request) is Blocking:
             if settings.storage.is_near:
                 return caught(request.act)
-            return _within(settings.storage_timeout, DAEMONS.submit(caught, request.act))
+            return _within(settings.storage_timeout, partial(caught, request.act), request.late)
         assert not isinstance(request, Blocking | Pausing)
+        context = copy_context()
+        context.run(request.enter)
         call = partial(self._refreshed, request.token)
-        future: Future[Any] = DAEMONS.submit(copy_context().run, caught, call)
-        got = _within(request.timeout_s, future)
-        if got is RAN_OUT:
-            future.add_done_callback(partial(_late, request.late))
-        return got
+        return _within(request.timeout_s, partial(context.run, caught, call), request.late)
 
     def _refreshed(self, token: Token) -> object:
         with refreshing(self):
@@ -304,12 +304,22 @@ class SyncTokenStream(Generic[N]):
         self._runtime.end(self._mailbox)
 
 
-def _within(seconds: float, future: Future[Any]) -> object:
-    """What `future` brings; `RAN_OUT` where it takes longer. It is left alone then. Raises what ends a program."""
+def _within(seconds: float, call: Callable[[], Any], late: Callable[[object], None] | None) -> object:
+    """What `call` brings; `RAN_OUT` where it takes longer: then `late` takes that. Raises what ends a program."""
+    try:
+        future = DAEMONS.submit(call)
+    except RuntimeError as error:  # There is no room for another thread.
+        return Raised(error)
     try:
         return future.result(timeout=seconds)
     except TimeoutError:
+        if late is not None:
+            future.add_done_callback(partial(_late, late))
         return RAN_OUT
+
+
+def _pause(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 def _late(take: Callable[[object], None], call: Future[Any]) -> None:

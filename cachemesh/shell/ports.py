@@ -11,6 +11,7 @@ from returns.io import IOResult
 from returns.result import Result
 
 from cachemesh.core.scopes import Owner
+from cachemesh.errors import CacheError  # noqa: TC001 (for `typing.get_type_hints`)
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 
 T = TypeVar("T")
@@ -264,7 +265,8 @@ class TokenKeeperAdapter(Protocol):
 
     It resolves the token, runs the action, refreshes the token and tries once
     more where the origin says "unauthorized", and answers with a `Failure`
-    where there is no token to be had. What the action answers is a `Result`,
+    where there is no token to be had (its own failures are `CacheError`s, such
+    as the `TokenError`s of `cachemesh.auth`). What the action answers is a `Result`,
     whichever kind the fetcher returns; the keeper's own answer may be either,
     so it may be a `FutureResult`.
 
@@ -274,14 +276,16 @@ class TokenKeeperAdapter(Protocol):
 
     def with_valid_token(
         self, action: Callable[[str], Awaitable[Result[T, E]]], /
-    ) -> Awaitable[Result[T, E]] | Awaitable[IOResult[T, E]]:
+    ) -> Awaitable[Result[T, E | CacheError]] | Awaitable[IOResult[T, E | CacheError]]:
         """What `action` answers, run with a valid token."""
 
 
 class SyncTokenKeeperAdapter(Protocol):
     """The same for `SyncCache`."""
 
-    def with_valid_token(self, action: Callable[[str], Result[T, E]], /) -> Result[T, E] | IOResult[T, E]:
+    def with_valid_token(
+        self, action: Callable[[str], Result[T, E]], /
+    ) -> Result[T, E | CacheError] | IOResult[T, E | CacheError]:
         """What `action` answers, run with a valid token."""
 
 
