@@ -1,4 +1,4 @@
-"""`HttpSource.get` beside `AsyncClient.get`, and the same for threads: what a `Result` costs on a connection that is kept.
+"""`HttpSource.get` beside `AsyncClient.get`, and the same for threads: what a `Result` costs on a kept connection.
 
 The origin is a process of its own on loopback that does as little as can be, so that what is measured is
 the client. Both ask for the same 100 bytes of JSON, as bytes; the last row has them parsed as well.

@@ -393,9 +393,10 @@ def reduce(state: State, command: Command) -> Step:
     >>> state, effects = reduce(State(), TokenWanted(now=0.0, flight_id=1))
     >>> effects
     (Wait(source_id=1), Read(flight_id=1, locks=False))
-    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=Held("t", expires_at=60.0), now=0.0))
+    >>> held = Held("t", expires_at=60.0, subject="ada")
+    >>> state, effects = reduce(state, Found(flight_id=1, version=3, held=held, now=0.0))
     >>> effects
-    (Announce(source_id=1, subject=None),)
+    (Announce(source_id=1, subject='ada'),)
     >>> state, effects = reduce(state, Announced(source_id=1))
     >>> [type(effect).__name__ for effect in reduce(state, TokenWanted(now=59.9, flight_id=2))[1]]
     ['Use']
@@ -433,6 +434,11 @@ def is_same(one: Held | None, other: Held | None) -> bool:
     if one is None or other is None:
         return one is other
     return one.subject == other.subject and (one.subject is not None or one.session == other.session)
+
+
+def is_nobodys_change(held: Held | None, announced: Held | None) -> bool:
+    """Whether a first token says nothing of whose it is: who listens knows as much of that as before."""
+    return announced is None and held is not None and held.subject is None
 
 
 # Somebody asks
@@ -689,7 +695,9 @@ def landed(state: State, source_id: int, version: int, held: Held | None, happen
         flight=None,
         pending=None,
     )
-    if is_same(there.held, state.announced):
+    if is_nobodys_change(there.held, state.announced):
+        there = replace(there, announced=there.held)
+    if is_same(there.held, there.announced):
         told = () if held is None and happened is Happened.FOUND else (Emit(happened, there.held, source_id),)
         return there, (*told, Settle(source_id, now_known(outcome, there)), *next_turn(there))
     incoming = Incoming(source_id, there.held, happened, now_known(outcome, there))

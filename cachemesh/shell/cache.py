@@ -22,6 +22,7 @@ from cachemesh.shell.authenticated import AuthenticatedFetch, awaiting_results, 
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_DOMAIN, NO_PLAIN_HITS, Face, bad_read
+from cachemesh.shell.identity import followed
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.many import loading, no_conditional, sort_in
 from cachemesh.shell.options import BreakerOptions, RetryOptions
@@ -129,6 +130,7 @@ class Cache(Face):
             self._warm_start = WarmStart(self._runtime, store)
         if self._warm_start is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (documented for libraries)
             self._here()
+        self._identity = followed(self, token_keeper)
 
     @spelled_out(GetOptions)
     async def get(

@@ -37,7 +37,6 @@ from cachemesh.shell.checks import (
 )
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.hydration import GLOBAL_ONLY, Hydrated, asked_scopes, dehydrated, hydrated
-from cachemesh.shell.identity import followed
 from cachemesh.shell.inspection import CacheState, Circuit, circuit_of, instant
 from cachemesh.shell.live import WITHIN, within
 from cachemesh.shell.runtime import CHANGED
@@ -93,7 +92,7 @@ class Face:
         self._runtime = runtime
         self._keeper = keeper
         self._viewer = viewer
-        self._identity = followed(self, keeper) if viewer is None else identity
+        self._identity = identity
         self._plain: Mapping[str, Resident] = runtime.state.plain.hits if runtime.reads_plainly else NO_PLAIN_HITS
 
     def __repr__(self) -> str:

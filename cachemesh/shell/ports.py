@@ -277,7 +277,7 @@ class TokenKeeperAdapter(Protocol):
     def with_valid_token(
         self, action: Callable[[str], Awaitable[Result[T, E]]], /
     ) -> Awaitable[Result[T, E | CacheError]] | Awaitable[IOResult[T, E | CacheError]]:
-        """What `action` answers, run with a valid token."""
+        """What `action` answers, run with a valid token; or why there is none."""
 
 
 class SyncTokenKeeperAdapter(Protocol):
@@ -286,14 +286,14 @@ class SyncTokenKeeperAdapter(Protocol):
     def with_valid_token(
         self, action: Callable[[str], Result[T, E]], /
     ) -> Result[T, E | CacheError] | IOResult[T, E | CacheError]:
-        """What `action` answers, run with a valid token."""
+        """What `action` answers, run with a valid token; or why there is none."""
 
 
 class IdentityKeeper(TokenKeeperAdapter, Protocol):
     """A token keeper that knows whose token it has. The cache follows it: it need not be told who signs in or out.
 
-    A subject is the cache's active user from before its token can be used, and
-    where there is none any more the session ends. Nothing that was asked for
+    A subject (a `subject` that is there already, too) is the cache's active user
+    from before its token can be used, and where there is none any more the session ends. Nothing that was asked for
     somebody else before is fetched with the token of the next.
     """
 

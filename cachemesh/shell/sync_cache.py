@@ -15,6 +15,7 @@ from cachemesh.shell.authenticated import AuthenticatedFetch, answering_results,
 from cachemesh.shell.call import NO_OPTIONS, Call, FetchOptions, GetOptions, call_of, reads_plainly, spelled_out
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.face import NO_PLAIN_HITS, Face, bad_read
+from cachemesh.shell.identity import followed
 from cachemesh.shell.live import Boarding
 from cachemesh.shell.many import loading, no_conditional, sort_in
 from cachemesh.shell.options import BreakerOptions, RetryOptions
@@ -104,6 +105,7 @@ class SyncCache(Face):
         self._domain = ThreadDomain(self._runtime)
         if settings.warm_start and isinstance(store, Scannable):
             self._domain.warm_up(WarmStart(self._runtime, store))
+        self._identity = followed(self, token_keeper)
 
     @spelled_out(GetOptions)
     def get(

@@ -6,6 +6,7 @@ Names are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cachemesh.sources.attempts import retrying
     from cachemesh.sources.backoff import Backoff
     from cachemesh.sources.exchange import Exchange
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from cachemesh.sources.inbox import Overflow
     from cachemesh.sources.link import Phase
     from cachemesh.sources.reconnect import ReconnectOptions
-    from cachemesh.sources.retrying import retrying
     from cachemesh.sources.sync_http_source import SyncHttpSource
     from cachemesh.sources.websocket import Messages, WebSocketSource
 else:
@@ -24,6 +24,7 @@ else:
     __getattr__, __dir__ = lazy(
         globals(),
         {
+            "cachemesh.sources.attempts": "retrying",
             "cachemesh.sources.backoff": "Backoff",
             "cachemesh.sources.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
@@ -33,7 +34,6 @@ else:
             "cachemesh.sources.inbox": "Overflow",
             "cachemesh.sources.link": "Phase",
             "cachemesh.sources.reconnect": "ReconnectOptions",
-            "cachemesh.sources.retrying": "retrying",
             "cachemesh.sources.sync_http_source": "SyncHttpSource",
             "cachemesh.sources.websocket": "Messages WebSocketSource",
         },

@@ -173,14 +173,14 @@ def verdict(asked: Asked, answered: Answered, rules: Rules, now: float, stored: 
     """
     said, status, renews = said_in(answered), answered.status, False
     if status == NOT_MODIFIED:
-        if stored is None or not speaks_of(said, stored):
+        if stored is None or not (speaks_of(said, stored) and selects(asked, stored)):
             return _kept_nowhere("RFC 9111 4.3.4: the 304 speaks of nothing that is stored")
         said, status, renews = updated(said, stored), 200, True
     refusal = _refusal(asked, answered, status, said, rules)
     if refusal is not None:
         return _kept_nowhere(refusal, renews=renews)
-    validator = _validator(asked, said, stored if renews else None)
-    return _kept(said, rules, current_age_s(asked, answered, said, now), validator, renews=renews)
+    age_s = current_age_s(asked, answered, said, now)
+    return _kept(said, rules, age_s, _validator(asked, said), renews=renews)
 
 
 def strictest(hops: Iterable[Verdict]) -> Verdict:
@@ -210,10 +210,15 @@ def strictest(hops: Iterable[Verdict]) -> Verdict:
 
 def conditions(stored: Stored | None, asked: Asked) -> Mapping[str, str]:
     """The fields that make a request conditional (4.3.1). None where `stored` is not what it would select (4.1)."""
-    if stored is None or stored.of != asked.of or values_of(stored.vary, asked.fields) != stored.values:
+    if stored is None or not selects(asked, stored):
         return {}
     said = {"If-None-Match": stored.etag, "If-Modified-Since": stored.last_modified}
     return {name: value for name, value in said.items() if value is not None}
+
+
+def selects(asked: Asked, stored: Stored) -> bool:
+    """Whether a request selects what is stored: by its resource, and by the headers that Vary named (4.1)."""
+    return stored.of == asked.of and values_of(stored.vary, asked.fields) == stored.values
 
 
 def stored_in(validator: object) -> Stored | None:
@@ -280,7 +285,7 @@ def _refusal_of_shared(said: Said, sends: set[str], brings: set[str], unkeyed: f
 def _is_cacheable(said: Said, status: int, rules: Rules) -> bool:
     """Whether anything says that an answer may be kept: the last item of the list in 3."""
     control = said.cache_control or NOTHING_SAID
-    says = control.public or (control.private and not rules.shared)
+    says = control.public or control.private  # A shared cache has refused what is private by now.
     return says or _lifetime_s(said, shared=rules.shared) is not None or status in HEURISTIC_STATUSES
 
 
@@ -385,7 +390,7 @@ def _narrower(one_s: float | None, other_s: float | None) -> float | None:
 # Validation
 
 
-def _validator(asked: Asked, said: Said, before: Stored | None) -> str | None:
+def _validator(asked: Asked, said: Said) -> str | None:
     if said.etag is None and said.last_modified is None:
         return None
     vary = said.vary or ()
@@ -396,7 +401,7 @@ def _validator(asked: Asked, said: Said, before: Stored | None) -> str | None:
         said.cache_control or NOTHING_SAID,
         said.expires,
         vary,
-        values_of(vary, asked.fields) if before is None else before.values,
+        values_of(vary, asked.fields),
     )
     return WRITE(kept).decode()
 

@@ -195,10 +195,9 @@ class Inquiry:
 
     def _judged(self, exchange: Exchange) -> Verdict:
         resource, now = self._resource, time()
-        stored = None if exchange.passed else self._stored
         asked = self._asked(exchange)
         answered = Answered(exchange.status, fields_of(exchange.headers), exchange.answered_at)
-        told = verdict(asked, answered, resource.caching, now, stored)
+        told = verdict(asked, answered, resource.caching, now, self._stored)
         if not exchange.passed:
             return told
         on_the_way = [

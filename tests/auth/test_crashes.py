@@ -6,7 +6,7 @@ import asyncio
 import json
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import pytest
 from keyring.backends.fail import Keyring as NoKeyring
@@ -142,7 +142,7 @@ def test_se10_no_token_is_in_a_snapshot_or_a_repr_or_a_file(server: OAuthServer,
     async def main() -> list[str]:
         oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
         keeper = TokenKeeper(OAuthRefresher(oauth))
-        cache = Cache(token_keeper=cast("Any", keeper))
+        cache = Cache(token_keeper=keeper)
         used: list[str] = []
 
         async def fetch(access_token: str) -> Result[str, str]:

@@ -248,6 +248,23 @@ def test_a_token_is_restored_once_its_identity_is_announced() -> None:
     expect(found, Announced(NEXT), found)
 
 
+def test_a_first_token_that_names_nobody_is_no_news_of_an_identity() -> None:
+    nobodys = replace(OLD, subject=None)
+    reading = State(rules=RULES, flight=Flight(ME, 0, Phase.RESTORE))
+    found = there(nobodys, announced=nobodys)
+
+    expect(
+        reading,
+        Found(ME, 3, replace(nobodys, version=0), 0.0),
+        found,
+        Emit(Happened.FOUND, nobodys, ME),
+        Settle(ME, AGAIN),
+    )
+    another = replace(nobodys, subject=None, expires_at=300.0, version=0)
+    signing_in = replace(found, orders=(Order(ME, signs_out=False),), session=1)
+    assert reduce(signing_in, Written(ME, 4, another))[1] == (Announce(ME, None),)
+
+
 def test_an_empty_storage_says_that_nobody_is_signed_in() -> None:
     for version in (0, 3):
         reading = State(rules=RULES, flight=Flight(ME, 0, Phase.RESTORE))

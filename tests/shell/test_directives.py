@@ -352,6 +352,23 @@ def test_what_is_not_modified_may_have_a_lifetime_of_its_own(face: Face, ttl: An
     assert face.inspect("k").ttl == (None if seconds is None else timedelta(seconds=seconds))
 
 
+def test_what_is_not_modified_may_be_known_by_another_validator_from_now_on(face: Face) -> None:
+    remember(face, ttl=10, tags=("t",), validator="v1")
+    fetch = face.fetcher(Success(NotModified(ttl=10, validator="v2")), NOT_MODIFIED, NEW)
+    for _ in range(3):
+        face.clock.advance(31)
+        face.get("k", fetch, conditional=True, ttl=30)
+    assert [previous.validator for previous in seen(fetch)] == ["v1", "v2", "v2"]
+
+
+def test_a_renewals_validator_is_checked_as_that_of_an_answer_is(face: Face) -> None:
+    remember(face, ttl=10, validator="v1")
+    face.clock.advance(20)
+    answer = face.get("k", face.fetcher(Success(NotModified(validator=[]))), conditional=True, ttl=30)
+    assert answer == Failure(InvalidOption("validator", "list"))
+    assert "hunter2" not in repr(NotModified(validator="hunter2"))
+
+
 def test_a_renewal_is_no_news_to_watchers_but_a_write_to_the_logger(face: Face) -> None:
     remember(face, ttl=10)
     heard = face.listen("k")

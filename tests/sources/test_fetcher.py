@@ -480,6 +480,7 @@ def test_ht1_a_304_may_take_back_what_was_allowed(world: World, origin: Origin) 
         world.clock.advance(60)
         assert world.get(fetcher) == Success('"v1"')
     assert len(origin.asked) == 3
+    assert world.ttl(fetcher) == pytest.approx(60, abs=2), "as it was: nothing was renewed"
 
 
 def test_a_token_fetcher_sends_the_token_and_is_its_users(world: World, origin: Origin) -> None:
@@ -651,6 +652,23 @@ def test_what_a_302_leads_to_is_not_kept(world: World, origin: Origin) -> None:
     fetcher = world.new_source(origin.url).fetcher("/old", parser=str)
     assert world.get(fetcher) == Success('"new"')
     assert not world.keeps(fetcher)
+
+
+def test_ht4_a_304_from_behind_a_redirect_renews_nothing(world: World, origin: Origin) -> None:
+    """The resource has moved to one whose ETag happens to be the same."""
+    origin.script = says(CC + "max-age=60", ETAG)
+    fetcher = world.new_source(origin.url).fetcher("/old", parser=str)
+    world.get(fetcher)
+
+    def moved(asked: Asked) -> Reply:
+        if asked.path == "/old":
+            return reply("", CC + "max-age=60", "Location: /new", status=301)
+        return says(CC + "max-age=60", ETAG, body='"v2"')(asked)
+
+    origin.script = moved
+    world.clock.advance(60)
+    assert world.get(fetcher) == Success('"v2"')
+    assert [asked.headers.get("if-none-match") for asked in origin.asked] == [None, '"1"', '"1"', None, None]
 
 
 # Stores

@@ -330,7 +330,7 @@ def test_ht4_a_slow_body_ends_near_the_deadline_with_a_client_that_was_given(dri
 
 
 def test_redirects_share_the_time(driver: Driver) -> None:
-    def script(request: Request) -> Any:
+    def script(_: Request) -> Any:
         yield 0.15
         yield response(status="302 Found", location="/again")
 

@@ -196,6 +196,7 @@ TABLE: Final = [
     row("5.2", "a comma in a quotation", CC + 'x="no-store, private", max-age=60', both=kept(60)),
     row("5.2", "a quotation without an end", CC + 'x="y, private, max-age=60', shared=NOWHERE, private=kept(60)),
     row("5.2", "a quotation in a wrong place", CC + 'x"y, no-store, z", max-age=60', both=NOWHERE),
+    row("5.2", "more behind a quotation", CC + 'x="y, no-store, "z, max-age=60', both=NOWHERE),
     row("5.2", "empty members and blanks", CC + " ,, \t max-age=60 , ,", both=kept(60)),
     row("5.2", "several lines", CC + "max-age=60", CC + "private", shared=NOWHERE, private=kept(60)),
     row("5.2", "an empty field", CC, both=kept(DEFAULT)),
@@ -222,6 +223,8 @@ TABLE: Final = [
     row("5.3", "in the past", f"Expires: {date(-60)}", both=kept(0)),
     row("5.3", "0 is in the past", "Expires: 0", both=kept(0)),
     row("5.3", "an empty one, too", "Expires: ", both=kept(0)),
+    row("5.3", "none is long past", CC + "stale-if-error=50", "Expires: 0", f"Date: {date(-30)}", both=kept(0, 0, 20)),
+    row("5.3", "of two, one that is none", f"Expires: {date(60)}", "Expires: x", both=kept(0)),
     row("5.3", "max-age before Expires", CC + "max-age=5", f"Expires: {date(60)}", both=kept(5)),
     row("5.3", "also an Expires in the past", CC + "max-age=5", "Expires: 0", both=kept(5)),
     row("5.3", "counted from Date", f"Date: {date(-100)}", f"Expires: {date(-40)}", both=kept(0)),
@@ -243,6 +246,7 @@ TABLE: Final = [
     row("4.2.3", "two Dates are none", CC + "max-age=60", f"Date: {date(-9)}", f"Date: {date(-8)}", both=kept(60)),
     row("4.2.3", "Expires, too", f"Expires: {date(60)}", "Age: 20", both=kept(40)),
     row("4.2.3", "windows shrink as well", CC + "max-age=60, stale-if-error=50", "Age: 70", both=kept(0, 0, 40)),
+    row("4.2.3", "both", CC + "max-age=60, stale-while-revalidate=50", "Age: 70", both=kept(0, 40, 0)),
     row("4.2.3", "not before", CC + "max-age=60, stale-while-revalidate=50", "Age: 20", both=kept(40, 50, 0)),
     row("4.2.3", "to nothing", CC + "max-age=60, stale-if-error=50", "Age: 500", both=USELESS),
     row("5.1", "an Age that is none", CC + "max-age=60", "Age: -5", both=kept(60)),
@@ -532,7 +536,9 @@ def test_ht2_only_what_the_headers_that_vary_names_select_is_asked_for(
 ) -> None:
     """Section 4.1."""
     found = stored(ETAG, f"Vary: {vary}", asks=first)
-    assert bool(conditions(found, Asked("GET", fields_of(then), T, "x"))) is matches
+    asked = Asked("GET", fields_of(then), T, "x")
+    assert bool(conditions(found, asked)) is matches
+    assert verdict(asked, answer(304, ETAG), Rules(shared=False), T, found).renews is matches
 
 
 def test_a_validator_is_of_one_resource() -> None:
@@ -561,7 +567,7 @@ def test_what_is_no_validator_of_ours_is_none(text: object) -> None:
 
 
 def test_behind_redirects_the_strictest_counts() -> None:
-    moved = verdict(GET, answer(301, CC + "max-age=5"), Rules(shared=True), T)
+    moved = verdict(GET, answer(301, CC + "max-age=5", ETAG), Rules(shared=True), T)
     found = verdict(GET, answer(200, CC + "max-age=60, stale-if-error=9", ETAG), Rules(shared=True), T)
 
     told = strictest([moved, found])

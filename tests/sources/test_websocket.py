@@ -9,6 +9,7 @@ import itertools
 import logging
 import socket
 import struct
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -34,8 +35,7 @@ from cachemesh.testing.loop import VirtualLoop
 from tests.sources.websockets_here import RawServer, Server, unused_port
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from types import TracebackType
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
@@ -1029,14 +1029,11 @@ def test_ca3_a_cancellation_is_not_lost_to_an_error_that_comes_with_it(monkeypat
     """A task group that is cancelled and has an exception of its own raises that, and forgets the cancellation."""
 
     class Awkward(Session):
-        async def __aexit__(  # type: ignore[misc]  # A final method of anyio's, which is what is to go wrong.
-            self,
-            kind: type[BaseException] | None,
-            error: BaseException | None,
-            traceback: TracebackType | None,
-        ) -> None:
+        @asynccontextmanager
+        async def __asynccontextmanager__(self) -> AsyncGenerator[Session, None]:
             try:
-                await super().__aexit__(kind, error, traceback)
+                async with super().__asynccontextmanager__():
+                    yield self
             except asyncio.CancelledError:
                 message = "at the same time"
                 raise ExceptionGroup(message, [OSError()]) from None

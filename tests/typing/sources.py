@@ -1,133 +1,87 @@
-"""The types from a source through the cache and along the rails, for mypy. None of this is ever run."""
+"""The types that flow from a source, for mypy. None of this is ever run."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_type
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, assert_type
 
-from pydantic import BaseModel, TypeAdapter
-from returns.future import FutureResult
+import httpx2
+from pydantic import TypeAdapter
 from returns.result import Result, Success
 
-from cachemesh import Batcher, Cache, CacheError, CacheScope, SyncBatcher, SyncCache
-from cachemesh.sources import (
-    HttpFetcher,
-    HttpSource,
-    HttpTokenFetcher,
-    NetworkFailure,
-    SyncHttpFetcher,
-    SyncHttpSource,
-    SyncHttpTokenFetcher,
-)
+from cachemesh import Cache, CacheError, SyncCache
+from cachemesh.sources import Backoff, Exchange, HttpSource, NetworkFailure, SyncHttpSource, retrying
+from tests.typing.fetchers import ApiError, User, fetch
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cachemesh.shell.ports import Directed, Fetcher, SyncFetcher, SyncTokenFetcher, TokenFetcher
-
-
-class User(BaseModel):
-    name: str
-    team: str
-
-
-class Team(BaseModel):
-    name: str
-
-
+source = HttpSource("https://example.org", client=httpx2.AsyncClient())
+sync_source = SyncHttpSource("https://example.org", client=httpx2.Client())
 cache = Cache()
 sync_cache = SyncCache()
-source = HttpSource("https://example.org")
-sync_source = SyncHttpSource("https://example.org")
 
-user = source.fetcher("/users/42", parser=User)
-sync_user = sync_source.fetcher("/users/42", parser=User)
-me = source.token_fetcher("/me", parser=User)
-sync_me = sync_source.token_fetcher("/me", parser=User)
+UNION: TypeAdapter[User | int] = TypeAdapter(User | int)
 
 
-def a_parser_is_the_type_of_what_is_fetched() -> None:
-    assert_type(user, HttpFetcher[User])
-    assert_type(source.fetcher("/users", parser=list[User]), HttpFetcher[list[User]])
-    assert_type(source.fetcher("/users", parser=TypeAdapter(list[User])), HttpFetcher[list[User]])
-    assert_type(source.fetcher("/logo"), HttpFetcher[bytes])
-    assert_type(source.fetcher("/ping", parser=None), HttpFetcher[None])
-    assert_type(me, HttpTokenFetcher[User])
-    assert_type(source.token_fetcher("/logo"), HttpTokenFetcher[bytes])
-    assert_type(sync_user, SyncHttpFetcher[User])
-    assert_type(sync_me, SyncHttpTokenFetcher[User])
-    assert_type(sync_source.fetcher("/ping", parser=None), SyncHttpFetcher[None])
+async def a_parser_says_what_comes() -> None:
+    assert_type(await source.get("/"), Result[bytes, NetworkFailure])
+    assert_type(await source.get("/", parser=bytes), Result[bytes, NetworkFailure])
+    assert_type(await source.get("/", parser=str), Result[str, NetworkFailure])
+    assert_type(await source.get("/", parser=None), Result[None, NetworkFailure])
+    assert_type(await source.get("/", parser=User), Result[User, NetworkFailure])
+    assert_type(await source.get("/", parser=list[User]), Result[list[User], NetworkFailure])
+    assert_type(await source.get("/", parser=dict[str, User]), Result[dict[str, User], NetworkFailure])
+    assert_type(await source.get("/", parser=UNION), Result[User | int, NetworkFailure])
+    assert_type(await source.post("/", parser=User, json={"a": 1}, timeout="5s"), Result[User, NetworkFailure])
+    assert_type(await source.delete("/", parser=None, retry=None), Result[None, NetworkFailure])
+    assert_type(await source.request("REPORT", "/", parser=User), Result[User, NetworkFailure])
+    assert_type(await source.exchange("HEAD", "/"), Result[Exchange, NetworkFailure])
+    assert_type(await source.upload("/", Path("a"), parser=User), Result[User, NetworkFailure])
+    assert_type(await source.upload("/", b"", method="PUT"), Result[bytes, NetworkFailure])
+    assert_type(await source.download("/", Path("a"), max_bytes=5), Result[int, NetworkFailure])
 
 
-def they_are_the_ports_of_the_cache() -> None:
-    fetch: Fetcher[User, NetworkFailure] = user
-    fetch_with: TokenFetcher[User, NetworkFailure] = me
-    sync_fetch: SyncFetcher[User, NetworkFailure] = sync_user
-    sync_fetch_with: SyncTokenFetcher[User, NetworkFailure] = sync_me
-    of_another: Fetcher[Team, NetworkFailure] = user  # type: ignore[assignment]
-    del fetch, fetch_with, sync_fetch, sync_fetch_with, of_another
+def so_it_is_with_threads() -> None:
+    assert_type(sync_source.get("/"), Result[bytes, NetworkFailure])
+    assert_type(sync_source.get("/", parser=list[User]), Result[list[User], NetworkFailure])
+    assert_type(sync_source.put("/", parser=None), Result[None, NetworkFailure])
+    assert_type(sync_source.request("REPORT", "/", parser=UNION), Result[User | int, NetworkFailure])
+    assert_type(sync_source.exchange("HEAD", "/"), Result[Exchange, NetworkFailure])
+    assert_type(sync_source.upload("/", b"", parser=str), Result[str, NetworkFailure])
+    assert_type(sync_source.download("/", Path("a")), Result[int, NetworkFailure])
 
 
-async def the_cache_answers_with_the_parsers_type() -> None:
-    assert_type(await cache.get(user.key, user), Result[User, NetworkFailure | CacheError])
-    assert_type(await cache.get(user.key, user, conditional=True), Result[User, NetworkFailure | CacheError])
-    assert_type(await cache.refresh(user.key, user, conditional=True), Result[User, NetworkFailure | CacheError])
-    assert_type(await cache.prefetch(user.key, user), Result[User, NetworkFailure | CacheError])
-    assert_type(await cache.get_authenticated(me.key, me), Result[User, NetworkFailure | CacheError])
-    assert_type(await cache.get_authenticated(me.key, me, conditional=True), Result[User, NetworkFailure | CacheError])
-    assert_type(sync_cache.get(sync_user.key, sync_user), Result[User, NetworkFailure | CacheError])
-    assert_type(sync_cache.get(sync_user.key, sync_user, conditional=True), Result[User, NetworkFailure | CacheError])
-    assert_type(sync_cache.get_authenticated(sync_me.key, sync_me), Result[User, NetworkFailure | CacheError])
-    assert_type(await source.get("/users/42", parser=User), Result[User, NetworkFailure])
+async def what_makes_no_sense_is_refused() -> None:
+    await source.get("/", parsr=User)  # type: ignore[call-overload]
+    await source.get("/", parser=5)  # type: ignore[call-overload]
+    await source.get(5)  # type: ignore[call-overload]
+    await source.download("/", "a")  # type: ignore[arg-type]
+    HttpSource(client=httpx2.Client())  # type: ignore[arg-type]
+    sync_source.upload("/", "a")  # type: ignore[call-overload]
 
 
-def team_of(found: User) -> FutureResult[Team, NetworkFailure | CacheError]:
-    team = source.fetcher(f"/teams/{found.team}", parser=Team)
-    return FutureResult(cache.get(team.key, team, conditional=True))
+async def fetch_user() -> Result[User, NetworkFailure]:
+    return await source.get("/users/1", parser=User)
 
 
-def sync_team_of(found: User) -> Result[Team, NetworkFailure | CacheError]:
-    team = sync_source.fetcher(f"/teams/{found.team}", parser=Team)
-    return sync_cache.get(team.key, team, conditional=True)
+def sync_fetch_user() -> Result[User, NetworkFailure]:
+    return sync_source.get("/users/1", parser=User)
 
 
-def name_of(team: Team) -> str:
-    return team.name
+def name_of(user: User) -> Result[str, NetworkFailure | CacheError]:
+    return Success(user.name)
 
 
-def checked(name: str) -> Result[int, NetworkFailure | CacheError]:
-    return Success(len(name))
+async def types_flow_through_a_cache() -> None:
+    answer = await cache.get("me", fetch_user)
+    assert_type(answer, Result[User, NetworkFailure | CacheError])
+    assert_type(answer.bind(name_of), Result[str, NetworkFailure | CacheError])
+    assert_type(sync_cache.get("me", sync_fetch_user).bind(name_of), Result[str, NetworkFailure | CacheError])
+    assert_type(
+        await cache.get("me", retrying(fetch_user, Backoff(max_attempts=5))), Result[User, NetworkFailure | CacheError]
+    )
 
 
-async def both_types_travel_along() -> None:
-    line = FutureResult(cache.get(user.key, user, conditional=True))
-    assert_type(line, FutureResult[User, NetworkFailure | CacheError])
-    assert_type(line.bind(team_of), FutureResult[Team, NetworkFailure | CacheError])
-    assert_type(line.bind(team_of).map(name_of), FutureResult[str, NetworkFailure | CacheError])
-    assert_type(line.bind(team_of).map(name_of).bind_result(checked), FutureResult[int, NetworkFailure | CacheError])
-    found = sync_cache.get(sync_user.key, sync_user, conditional=True)
-    assert_type(found.bind(sync_team_of), Result[Team, NetworkFailure | CacheError])
-    assert_type(found.bind(sync_team_of).map(name_of).bind(checked), Result[int, NetworkFailure | CacheError])
-    line.bind(name_of)  # type: ignore[arg-type]
-    found.bind(name_of)  # type: ignore[arg-type]
-
-
-async def users_by(keys: tuple[str, ...]) -> Mapping[str, Result[Directed[User], NetworkFailure]]:
-    return {key: await source.fetcher(f"/users/{key}", parser=User)() for key in keys}
-
-
-def sync_users_by(keys: tuple[str, ...]) -> Mapping[str, Result[Directed[User], NetworkFailure]]:
-    return {key: sync_source.fetcher(f"/users/{key}", parser=User)() for key in keys}
-
-
-async def many_at_once_say_each_how_long_they_live() -> None:
-    assert_type(await cache.get_many(["1", "2"], users_by), dict[str, Result[User, NetworkFailure | CacheError]])
-    assert_type(await Batcher(cache, users_by).get("1"), Result[User, NetworkFailure | CacheError])
-    assert_type(sync_cache.get_many(["1"], sync_users_by), dict[str, Result[User, NetworkFailure | CacheError]])
-    assert_type(SyncBatcher(sync_cache, sync_users_by).get("1"), Result[User, NetworkFailure | CacheError])
-
-
-def what_is_no_option_is_refused() -> None:
-    source.fetcher("/users/42", parser=User, scope="galaxy")  # type: ignore[call-overload]
-    source.fetcher("/users/42", parser=User, json={})  # type: ignore[call-overload]
-    source.fetcher("/users/42", parser=User, scope=CacheScope.USER, default_ttl="5m", heuristic=True)
-    sync_source.fetcher("/users/42", parser=User, default_ttl=[])  # type: ignore[call-overload]
+def retrying_adds_its_own_failure() -> None:
+    assert_type(retrying(fetch_user), Callable[[], Coroutine[Any, Any, Result[User, NetworkFailure]]])
+    assert_type(retrying(sync_fetch_user), Callable[[], Result[User, NetworkFailure]])
+    assert_type(retrying(fetch), Callable[[], Coroutine[Any, Any, Result[User, ApiError | NetworkFailure]]])
