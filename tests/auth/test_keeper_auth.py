@@ -25,7 +25,7 @@ from cachemesh.auth.http import KeeperAuth, TokenUnavailable, failure_of, is_rep
 from cachemesh.auth.oauth import OAuthClient, OAuthRefresher, SyncOAuthRefresher
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
-from cachemesh.sources import FailureKind, NetworkFailure
+from cachemesh.sources import FailureKind, HttpSource, NetworkFailure, SyncHttpSource
 from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, serving
 
 if TYPE_CHECKING:
@@ -518,3 +518,30 @@ def test_a_cancelled_request_leaves_the_keeper_well(server: OAuthServer) -> None
         assert server.refreshes == 1
     finally:
         world.close()
+
+
+# Through an HttpSource
+
+
+def test_a_source_answers_what_its_keeper_fails_with(server: OAuthServer) -> None:
+    """Both faces: a value with a token, a typed failure without one."""
+    unauthorized = NetworkFailure(kind=FailureKind.UNAUTHORIZED, message="NotSignedIn()")
+    oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
+
+    async def main() -> None:
+        keeper = TokenKeeper(OAuthRefresher(oauth))
+        async with keeper, HttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+            assert await source.get("/resource") == Failure(unauthorized)
+            assert server.requests == []
+            (await keeper.set_tokens(rejected(server))).unwrap()
+            assert await source.get("/resource") == Success(b"ok")
+
+    asyncio.run(main())
+    server.requests.clear()
+    keeper = SyncTokenKeeper(SyncOAuthRefresher(oauth))
+    with keeper, SyncHttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+        assert source.get("/resource") == Failure(unauthorized)
+        assert server.requests == []
+        keeper.set_tokens(rejected(server)).unwrap()
+        assert source.get("/resource") == Success(b"ok")
+    assert server.refreshes == 2
