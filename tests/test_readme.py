@@ -4,8 +4,8 @@ A section's snippets are run in their order, statement by statement, as in
 `python -m asyncio`, each section in a new namespace that begins with the
 prelude. `# -> x` behind an expression: its repr is x. A `text` block behind a
 snippet: what the snippet has printed. A snippet under `<!-- ci: quick start -->`
-or `<!-- script -->` is a program of its own, one under `<!-- server -->` too,
-with a server on the port it names; one under `<!-- pytest -->` is a file for pytest.
+or `<!-- script -->` is a program of its own, one under `<!-- server -->` or
+`<!-- origin -->` too, with a server at the place it names; one under `<!-- pytest -->` is a file for pytest.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import cachemesh
 from cachemesh import CacheError, CacheExpired, CachePolicy, Freshness, Lifetime, SyncCache
 from cachemesh.core import BUILT_IN, Get, Join, State, reduce
 from cachemesh.testing import VirtualClock
+from tests.readme_origin import origin
 from tests.stores.servers import Server
 
 if TYPE_CHECKING:
@@ -111,6 +112,17 @@ def test_a_program_prints_what_it_says_of_a_server(snippet: Snippet, tmp_path: P
     path = tmp_path / "program.py"
     with Server() as server:
         path.write_text(snippet.source.replace("redis://localhost:6379", server.url), "utf-8")
+        assert output_of("-W", "error", str(path)) == snippet.printed
+
+
+@pytest.mark.parametrize("snippet", [each for each in SNIPPETS if each.mark == "origin"], ids=str)
+def test_a_program_prints_what_it_says_of_an_origin(
+    snippet: Snippet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "program.py"
+    monkeypatch.chdir(tmp_path)
+    with origin() as place:
+        path.write_text(re.sub(r"(http|ws)s://api\.example\.org", rf"\1://{place}", snippet.source), "utf-8")
         assert output_of("-W", "error", str(path)) == snippet.printed
 
 

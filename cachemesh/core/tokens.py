@@ -147,7 +147,7 @@ class State(Struct, frozen=True):
     is_restored: bool = False
     """Whether the storage has been read, or written."""
     announced: Held | None = None
-    """The token whose identity was announced last; None: that there is none."""
+    """The token whose identity listeners know of; None: that there is none."""
     session: int = 0
     flight: Flight | None = None
     orders: tuple[Order, ...] = ()
@@ -636,8 +636,7 @@ def on_stored(state: State, command: Stored) -> Step:
         return landed(state, flight.flight_id, command.version, None, Happened.EXPELLED, Refusal.FAILED)
     if flight.phase is not Phase.STORE or state.pending is None:
         return state, ()
-    held = replace(state.pending, version=command.version)
-    return landed(state, flight.flight_id, command.version, held, Happened.REFRESHED, held)
+    return landed(state, flight.flight_id, command.version, state.pending, Happened.REFRESHED, state.pending)
 
 
 def on_overtaken(state: State, command: Overtaken) -> Step:
