@@ -19,7 +19,7 @@ from rich.console import Console
 from server import MOST_REQUESTS, NotesServer
 
 from cachemesh import CacheMiss, CachePolicy, CacheScope, NoActiveUser, Source
-from cachemesh.auth import NotSignedIn
+from cachemesh.auth import NotSignedIn, OAuthClient, OAuthRefresher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -94,6 +94,8 @@ async def play(folder: Path) -> None:
         async with session.client("laptop") as laptop:
             await start_without_a_server(session, laptop)
             await sign_out(session, laptop)
+            await be_robbed(session, laptop)
+    session.console.print("read, renewed, kept through an outage and a restart, pushed, and taken away")
 
 
 async def read_and_read_again(session: Session, laptop: NotesClient) -> None:
@@ -212,7 +214,19 @@ async def sign_out(session: Session, laptop: NotesClient) -> None:
     left = await laptop.cache.get(KEY, no_fetch, policy=CachePolicy.CACHE_ONLY, scope=CacheScope.USER)
     assert left == Failure(CacheMiss(KEY)), "nothing of hers was left, neither in memory nor in the file"
     assert len((await session.shown(laptop)).value) == 3
-    session.console.print("read, renewed, kept through an outage and a restart, pushed, and taken away")
+
+
+async def be_robbed(session: Session, laptop: NotesClient) -> None:
+    """Somebody has a refresh token that was used already: the server ends what came of that sign-in."""
+    old = (await laptop.keeper.peek()).unwrap()
+    session.clock.jump(60)
+    assert (await session.shown(laptop)).source is Source.ORIGIN, "with a new token"
+
+    thief = OAuthRefresher(OAuthClient(f"{session.server.url}/token", "notes"))
+    assert not is_successful(await thief(old))
+    session.clock.jump(60)
+    assert not is_successful(await laptop.notes())
+    assert laptop.user is None, "alice has to sign in again, and meanwhile nothing of hers is on the laptop"
 
 
 async def no_fetch() -> Result[Notebook, str]:
