@@ -157,6 +157,16 @@ def test_without_a_parser_messages_are_bytes() -> None:
     run(main())
 
 
+def test_the_url_may_be_that_of_an_api() -> None:
+    async def main() -> None:
+        async with Server(says("x")) as server:
+            url = server.url.replace("ws://", "http://")
+            async with WebSocketSource(url).messages() as messages:
+                assert await anext(messages) == Success(b"x")
+
+    run(main())
+
+
 def test_a_message_in_pieces_is_one_message() -> None:
     async def serve(connection: ServerConnection) -> None:
         await connection.send(["a", "b", "c"])
