@@ -61,7 +61,7 @@ class NotesClient:
         )
         self._fetch = self._source.token_fetcher("/notes", parser=Notebook)
         self._pushed = WebSocketSource(
-            f"{url.replace('http', 'ws', 1)}/live",
+            f"{url}/live",
             parser=Notebook,
             token_keeper=self.keeper,
             reconnect=ReconnectOptions(delay="200ms", max_delay="2s"),
