@@ -114,9 +114,11 @@ class NotesClient:
 
     async def write(self, note: Note) -> Result[Note, NetworkFailure]:
         """Write a note, or write it anew. What is cached follows at once, though the server has not been asked."""
+        user = self.user
         written = await self._source.put(f"/notes/{note.id}", json=note.model_dump(), parser=Note)
-        if is_successful(written):
-            self.cache.update(KEY, lambda notes: with_note(notes, note), scope=CacheScope.USER)
+        if is_successful(written) and user is not None:
+            mine = self.cache.for_user(user)  # By now somebody else may have signed in.
+            mine.update(KEY, lambda notes: with_note(notes, note), scope=CacheScope.USER)
         return written
 
     async def draw(self, note: Note, picture: Path, progress: Progress) -> Result[None, NetworkFailure]:
