@@ -320,6 +320,8 @@ class SyncCache(Face):
             self._domain.finish()
 
     def __enter__(self) -> Self:
+        """Whoever the token keeper has a token of is the active user from now on, where it can tell."""
+        self._known()
         return self
 
     def __exit__(
@@ -367,6 +369,17 @@ class SyncCache(Face):
         answer = runtime.hit(command) if trace is None else None
         return self._ask(command, fetch, plan, trace, batch) if answer is None else answer
 
+    def _known(self) -> CacheError | None:
+        """Have the keeper look whose token it has. Why there is none, where it says so."""
+        identity = self._identity
+        if identity is None or identity.is_known:
+            return None
+        try:
+            return identity.known(self._keeper.peek())
+        except Exception as error:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
+            self._runtime.tell_error("peek", error)
+            return None
+
     def _authenticated_get(
         self,
         key: str,
@@ -379,18 +392,14 @@ class SyncCache(Face):
         """The answer to a get with a token."""
         if self._keeper is None:
             return Failure(NoTokenKeeper(key))
-        identity = self._identity
-        if identity is not None and not identity.is_known:
-            try:
-                error = identity.known(self._keeper.peek())
-            except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
-                self._runtime.tell_error("peek", raised)
-            else:
-                if error is not None and self._lacks_user(options):
-                    return Failure(error)
+        error = self._known()
+        if error is not None and self._lacks_user(options):
+            return Failure(error)
         return self._get(
             key,
-            AuthenticatedFetch(self._keeper, answering_results(fetch), answering_results(refusing(key)), identity),
+            AuthenticatedFetch(
+                self._keeper, answering_results(fetch), answering_results(refusing(key)), self._identity
+            ),
             policy,
             ttl,
             self._authenticated(dict(options)),

@@ -14,6 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
+from pydantic_core import to_jsonable_python
 
 from cachemesh.shell.default import DEFAULT
 from cachemesh.shell.durations import duration_s
@@ -175,7 +176,7 @@ class Course:
                 url,
                 params=spec.params,
                 headers=headers,
-                json=spec.json,
+                json=None if spec.json is None else to_jsonable_python(spec.json, by_alias=True),
                 content=spec.content,
                 data=spec.data,
                 files=spec.files,

@@ -72,7 +72,6 @@ class NotesClient:
         await self._open.enter_async_context(self.keeper)
         await self._open.enter_async_context(self._source)
         await self._open.enter_async_context(self.cache)
-        await self.keeper.peek()  # Whoever has signed in last is signed in.
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -102,7 +101,7 @@ class NotesClient:
 
     async def notes(self) -> Result[Served[Notebook], Refused[NetworkFailure | CacheError]]:
         """The notes, and how old they are: from the cache, as the server allows it, or else from the server."""
-        return await self.cache.get_authenticated_served(KEY, self._fetch, conditional=True, schema=Notebook)
+        return await self.cache.get_authenticated_served(KEY, self._fetch, **self._fetch.options)
 
     def watch(self) -> Watch[Notebook, NetworkFailure]:
         """The news of the notes, wherever they come from, until the user leaves."""
