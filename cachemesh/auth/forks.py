@@ -1,4 +1,4 @@
-"""Forks: a child has one thread. What others of its parent were doing, and the locks that they had, nobody ends there."""
+"""Forks: a child has one thread. What others of its parent were doing, and the locks they had, nobody ends there."""
 
 from __future__ import annotations
 

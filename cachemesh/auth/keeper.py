@@ -166,8 +166,10 @@ class TokenKeeper:
         """Call `callback` with the new subject before a token of another identity can be used; None: of nobody.
 
         That is at a sign-in and a sign-out, and where a refresh or another
-        process brings a token of somebody else. It must not wait for the keeper,
-        which waits for it. One that raises hinders nobody. The answer ends it.
+        process brings a token of somebody else. A token without a `sub` makes
+        nobody known: it is told of when it is taken away, or another sign-in
+        replaces it. The callback must not wait for the keeper, which waits for
+        it. One that raises hinders nobody. The answer ends it.
         """
         return self._runtime.on_identity(callback)
 
@@ -248,7 +250,11 @@ class TokenKeeper:
     # Performing
 
     def _launch(self, live: Live, script: Script) -> None:
-        task = asyncio.get_running_loop().create_task(self._perform(live, script), name="cachemesh-token")
+        loop = asyncio._get_running_loop()  # noqa: SLF001 (documented for libraries)
+        if loop is None:  # A loop has ended with something under way. Who waits for this begins anew in time.
+            script.close()
+            return
+        task = loop.create_task(self._perform(live, script), name="cachemesh-token")
         self._tasks.add(task)
         task.add_done_callback(partial(self._done, live))
 

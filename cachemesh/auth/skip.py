@@ -16,8 +16,8 @@ For signing in: `client.post("/login", ..., extensions={"cachemesh_skip_auth": T
 """
 
 
-class _Refresh:
-    """A refresher of `keeper` at work."""
+class _Call:
+    """A call of the refresher of `keeper`."""
 
     __slots__ = ("is_over", "keeper")
 
@@ -26,21 +26,22 @@ class _Refresh:
         self.is_over = False
 
 
-_refreshing: Final[ContextVar[tuple[_Refresh, ...]]] = ContextVar("cachemesh_refreshing", default=())
+_calls: Final[ContextVar[tuple[_Call, ...]]] = ContextVar("cachemesh_refresher_calls", default=())
+"""Those that the present code is part of, or was begun by."""
 
 
 @contextmanager
 def refreshing(keeper: object) -> Iterator[None]:
     """While the refresher of `keeper` is at work: what it asks for must not wait for the refresh that it is part of."""
-    refresh = _Refresh(keeper)
-    token = _refreshing.set((*_refreshing.get(), refresh))
+    call = _Call(keeper)
+    token = _calls.set((*_calls.get(), call))
     try:
         yield
     finally:
-        refresh.is_over = True  # Also for the tasks that it has left running, which have a copy of the context.
-        _refreshing.reset(token)
+        call.is_over = True
+        _calls.reset(token)
 
 
 def is_refreshing(keeper: object) -> bool:
-    """Whether the caller is the refresher of `keeper`, or was begun by it, and that is at work."""
-    return any(each.keeper is keeper and not each.is_over for each in _refreshing.get())
+    """Whether the caller is the refresher of `keeper`, or was begun by it and it is still at work."""
+    return any(call.keeper is keeper and not call.is_over for call in _calls.get())

@@ -153,7 +153,7 @@ class State(Struct, frozen=True):
     is_blind: bool = False
     """Somebody signed out while the storage did not say what it holds: what it says next is theirs."""
     announced: Held | None = None
-    """The token whose identity was announced last; None: that there is none."""
+    """The token whose identity listeners know of; None: that there is none."""
     session: int = 0
     flight: Flight | None = None
     orders: tuple[Order, ...] = ()
@@ -653,8 +653,7 @@ def on_stored(state: State, command: Stored) -> Step:
         return landed(state, flight.flight_id, command.version, None, Happened.EXPELLED, Refusal.FAILED)
     if flight.phase is not Phase.STORE or state.pending is None:
         return state, ()
-    held = replace(state.pending, version=command.version)
-    return landed(state, flight.flight_id, command.version, held, Happened.REFRESHED, held)
+    return landed(state, flight.flight_id, command.version, state.pending, Happened.REFRESHED, state.pending)
 
 
 def on_overtaken(state: State, command: Overtaken) -> Step:

@@ -188,7 +188,7 @@ class SyncHttpSource(SyncFetching):
             return Failure(CLOSED)
         timeouts: dict[str, float | None] = {}
         try:
-            course = Course(self._rules, client, spec, {"timeout": timeouts})
+            course = Course(self._rules, client, spec, {"timeout": timeouts}, is_own=self._given is None)
         except RefusedError as error:
             return Failure(error.failure)
         clock = Deadline(course.timeout_s, timeouts)
@@ -206,7 +206,7 @@ class SyncHttpSource(SyncFetching):
     def _own_client(self) -> Any:  # noqa: ANN401 (an httpx2.Client)
         with self._lock:
             if self._own is None:
-                self._own = own_sync_client(self._verify)
+                self._own = own_sync_client(self._verify, self._rules.headers)
             return self._own
 
     @property

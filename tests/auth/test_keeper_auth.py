@@ -25,7 +25,7 @@ from cachemesh.auth.http import KeeperAuth, TokenUnavailable, failure_of, is_rep
 from cachemesh.auth.oauth import OAuthClient, OAuthRefresher, SyncOAuthRefresher
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
-from cachemesh.sources import FailureKind, NetworkFailure
+from cachemesh.sources import FailureKind, HttpSource, NetworkFailure, SyncHttpSource
 from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, serving
 
 if TYPE_CHECKING:
@@ -259,6 +259,34 @@ def test_b37_a_refresher_on_the_same_client_does_not_wait_for_itself(
     assert all("authorization" not in headers for headers in asked)
 
 
+def test_b37_what_a_refresher_has_begun_has_a_token_once_it_is_over(server: OAuthServer) -> None:
+    """A task that goes on behind it, for example."""
+
+    async def main() -> tuple[int, int]:
+        again = asyncio.Event()
+        tasks: list[asyncio.Task[tuple[int, int]]] = []
+
+        async def behind() -> tuple[int, int]:
+            during = await client.get("/resource")
+            await again.wait()
+            return during.status_code, (await client.get("/resource")).status_code
+
+        async def refresh(token: Token) -> Result[Token, str]:
+            tasks.append(asyncio.create_task(behind()))
+            while not server.calls("/resource"):  # noqa: ASYNC110 (the server is in another thread)
+                await asyncio.sleep(0.005)
+            return await OAuthRefresher(OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET))(token)  # type: ignore[return-value]
+
+        keeper = TokenKeeper(refresh)
+        async with keeper, httpx2.AsyncClient(auth=KeeperAuth(keeper, server.url), base_url=server.url) as client:
+            (await keeper.set_tokens(signed_in(server, expires_in=0))).unwrap()
+            (await keeper.get_valid_token()).unwrap()
+            again.set()
+            return await tasks[0]
+
+    assert asyncio.run(main()) == (401, 200)
+
+
 def test_b37_a_refresh_that_is_answered_with_401_ends(world_of: Callable[..., World], server: OAuthServer) -> None:
     """It is not met with a refresh, for which it would wait."""
     server.canned = [(401, {}, b"no")]
@@ -490,3 +518,30 @@ def test_a_cancelled_request_leaves_the_keeper_well(server: OAuthServer) -> None
         assert server.refreshes == 1
     finally:
         world.close()
+
+
+# Through an HttpSource
+
+
+def test_a_source_answers_what_its_keeper_fails_with(server: OAuthServer) -> None:
+    """Both faces: a value with a token, a typed failure without one."""
+    unauthorized = NetworkFailure(kind=FailureKind.UNAUTHORIZED, message="NotSignedIn()")
+    oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
+
+    async def main() -> None:
+        keeper = TokenKeeper(OAuthRefresher(oauth))
+        async with keeper, HttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+            assert await source.get("/resource") == Failure(unauthorized)
+            assert server.requests == []
+            (await keeper.set_tokens(rejected(server))).unwrap()
+            assert await source.get("/resource") == Success(b"ok")
+
+    asyncio.run(main())
+    server.requests.clear()
+    keeper = SyncTokenKeeper(SyncOAuthRefresher(oauth))
+    with keeper, SyncHttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+        assert source.get("/resource") == Failure(unauthorized)
+        assert server.requests == []
+        keeper.set_tokens(rejected(server)).unwrap()
+        assert source.get("/resource") == Success(b"ok")
+    assert server.refreshes == 2

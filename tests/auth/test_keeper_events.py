@@ -95,16 +95,17 @@ def test_each_new_identity_is_announced(face: Face) -> None:
     assert heard == ["ada", "bob", None, "ada"]
 
 
-def test_who_signs_in_without_a_subject_is_announced_as_nobody_after_somebody_else(face: Face) -> None:
-    """The first one says no more of whose token it is than was known before."""
+def test_a_token_without_a_subject_is_of_nobody_known(face: Face) -> None:
     keeper = keeping(face, face.fetcher(Success(token("x2", None))))
     heard = subjects(keeper)
     keeper.call("set_tokens", token("x1", None, lives=0.0))
     keeper.call("get_valid_token")
-    assert heard == [], "neither does a refresh"
+    assert heard == [], "nobody was known, and nobody is"
     keeper.call("set_tokens", token("x1", None))
+    assert heard == [None], "that may be somebody else"
+    keeper.call("sign_out")
 
-    assert heard == [None], "another sign-in may change it"
+    assert heard == [None, None]
 
 
 def test_an_identity_is_announced_before_its_token_can_be_used(face: Face) -> None:

@@ -184,6 +184,51 @@ def in_the_background(keeper: Face, method: str, *arguments: Any) -> Callable[[]
     return lambda: keeper.runner.run(wait())
 
 
+@pytest.mark.parametrize(
+    ("mine", "theirs", "tries"),
+    [
+        (token("a1"), token("a2"), ["a1", "a2"]),
+        (token("a1"), BOBS, ["a1"]),
+        (token("x1", None), token("x2", None), ["x1"]),
+        (token("x1", None), BOBS, ["x1"]),
+    ],
+)
+def test_who_is_rejected_after_another_sign_in_uses_only_tokens_of_the_same_user(
+    face: Face, mine: Token, theirs: Token, tries: list[str]
+) -> None:
+    """Without a subject nobody can tell, so it counts as another."""
+    refresh = face.fetcher(Success(NEW))
+    keeper = signed_in(face, refresh, mine)
+    late = face.fetcher(lambda text: Failure(401) if text == mine.access_token else Success(text), held=True)
+    waiting = keeper.begin.call("with_valid_token", late)
+    keeper.call("set_tokens", theirs)
+    late.release()
+
+    assert waiting.result() == (Failure(401) if len(tries) == 1 else Success(tries[-1]))
+    assert [text for (text,) in late.arguments] == tries
+    assert refresh.calls == 0
+
+
+@pytest.mark.parametrize("method", ["sign_out", "set_tokens"])
+def test_an_order_is_carried_out_though_its_caller_is_cancelled(async_face: AsyncFace, method: str) -> None:
+    storage, gate = Faulty(), Gate()
+    keeper = signed_in(async_face, async_face.fetcher(Success(NEW)), token(), storage=storage)
+    storage.faults["swap"] = gate
+    arguments = [BOBS] if method == "set_tokens" else []
+
+    async def main() -> None:
+        ordering = asyncio.ensure_future(keeper.coroutine(method, *arguments))  # type: ignore[attr-defined]  # AsyncFace's
+        await asyncio.to_thread(gate.reached.wait, 5.0)
+        ordering.cancel()
+        await asyncio.wait({ordering})
+        gate.open()
+
+    async_face.runner.run(main())
+    expected = Success(BOBS) if arguments else Failure(NotSignedIn())
+    assert keeper.call("get_valid_token") == expected
+    assert storage.read().token == (BOBS if arguments else None)
+
+
 # Other processes
 
 

