@@ -72,6 +72,7 @@ def origin() -> Iterator[str]:
     ]
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=0, log_level="error", ws="websockets-sansio"))
     listening = server.config.bind_socket()
+    listening.listen()  # Who comes before the server is up waits.
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
     try:

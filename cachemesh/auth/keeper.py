@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from returns.result import Failure, Result, Success
 
-from cachemesh.auth.daemons import DAEMONS, aside, caught
+from cachemesh.auth.daemons import MOST_CALLS, DaemonExecutor, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Refreshing, Request, Runtime, Script
 from cachemesh.auth.settings import KeeperOptions, KeeperSettings
@@ -83,6 +83,7 @@ class TokenKeeper:
         self._refresher: Callable[[Token], Any] = refresher
         self._runtime = Runtime(settings, refresher, _monotonic, self._launch, aside)
         self._tasks: set[asyncio.Future[Any]] = set()
+        self._storage_calls = DaemonExecutor(MOST_CALLS)
 
     async def with_valid_token(self, action: Callable[[str], Awaitable[Result[T, E]]], /) -> Result[T, E | TokenError]:
         """What `action` answers to a valid access token.
@@ -286,8 +287,8 @@ class TokenKeeper:
             if settings.storage.is_near:
                 return caught(request.act)
             try:
-                call = asyncio.get_running_loop().run_in_executor(DAEMONS, caught, request.act)
-            except RuntimeError as error:  # There is no room for another thread.
+                call = asyncio.get_running_loop().run_in_executor(self._storage_calls, caught, request.act)
+            except (RuntimeError, TimeoutError) as error:  # There is no room for another thread.
                 return Raised(error)
             return await _within(settings.storage_timeout, call, request.late)
         assert not isinstance(request, Blocking | Pausing)

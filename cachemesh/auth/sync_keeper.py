@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from returns.result import Failure, Result, Success
 
-from cachemesh.auth.daemons import DAEMONS, aside, caught
+from cachemesh.auth.daemons import DAEMONS, MOST_CALLS, DaemonExecutor, aside, caught
 from cachemesh.auth.errors import TokenError, TokenNotRefreshable
 from cachemesh.auth.forks import watch
 from cachemesh.auth.runtime import RAN_OUT, Answer, Blocking, Live, Pausing, Request, Runtime, Script
@@ -65,6 +65,7 @@ class SyncTokenKeeper:
         self._runtime = Runtime(settings, refresher, time.monotonic, self._launch, aside)
         self._threads: set[threading.Thread] = set()
         self._threads_lock = threading.Lock()
+        self._storage_calls = DaemonExecutor(MOST_CALLS)
         watch(self)
 
     def after_fork(self) -> None:
@@ -271,12 +272,12 @@ class SyncTokenKeeper:
         if type(request) is Blocking:
             if settings.storage.is_near:
                 return caught(request.act)
-            return _within(settings.storage_timeout, partial(caught, request.act), request.late)
+            return _within(self._storage_calls, settings.storage_timeout, partial(caught, request.act), request.late)
         assert not isinstance(request, Blocking | Pausing)
         context = copy_context()
         context.run(request.enter)
         call = partial(self._refreshed, request.token)
-        return _within(request.timeout_s, partial(context.run, caught, call), request.late)
+        return _within(DAEMONS, request.timeout_s, partial(context.run, caught, call), request.late)
 
     def _refreshed(self, token: Token) -> object:
         with refreshing(self):
@@ -316,11 +317,13 @@ class SyncTokenStream(Generic[N]):
         self._runtime.end(self._mailbox)
 
 
-def _within(seconds: float, call: Callable[[], Any], late: Callable[[object], None] | None) -> object:
+def _within(
+    executor: DaemonExecutor, seconds: float, call: Callable[[], Any], late: Callable[[object], None] | None
+) -> object:
     """What `call` brings; `RAN_OUT` where it takes longer: then `late` takes that. Raises what ends a program."""
     try:
-        future = DAEMONS.submit(call)
-    except RuntimeError as error:  # There is no room for another thread.
+        future = executor.submit(call)
+    except (RuntimeError, TimeoutError) as error:  # There is no room for another thread.
         return Raised(error)
     try:
         return future.result(timeout=seconds)

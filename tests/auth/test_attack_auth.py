@@ -38,6 +38,7 @@ from cachemesh.auth import (
     TokenNotRefreshable,
     TokenStorageFailed,
 )
+from cachemesh.auth.daemons import MOST_CALLS
 from cachemesh.auth.http import failure_of as of_a_request
 from cachemesh.auth.oauth import Ask
 from cachemesh.sources import Backoff, NetworkFailure, retrying
@@ -209,6 +210,37 @@ def test_a_bug_in_a_storage_is_raised_and_not_run_into_for_ever(face: Face) -> N
     with pytest.raises(LookupError):
         keeper.call("set_tokens", ADA)
     done(keeper)
+
+
+def test_a_storage_that_hangs_for_ever_does_not_take_ever_more_threads(face: Face) -> None:
+    """A mount that has gone, for one. Once it is back, all goes on."""
+    gate, storage = Gate(), Faulty(token())
+    storage.faults["read"] = gate
+    options: Any = {"storage": storage, "storage_timeout": 0.05, "clock": lambda: NOW}
+    before = threading.active_count()
+
+    def opened() -> int:
+        grown = threading.active_count() - before
+        gate.open()
+        assert until(lambda: threading.active_count() <= before + 2)
+        return grown
+
+    async def main() -> tuple[list[Any], int]:
+        keeper = TokenKeeper(_never, **options)
+        answers = [await keeper.get_valid_token() for _ in range(40)]
+        grown = await asyncio.to_thread(opened)
+        return [*answers, await keeper.get_valid_token()], grown
+
+    def main_of_threads() -> tuple[list[Any], int]:
+        keeper = SyncTokenKeeper(Success, **options)
+        answers = [keeper.get_valid_token() for _ in range(40)]
+        grown = opened()
+        return [*answers, keeper.get_valid_token()], grown
+
+    (*failures, last), grown = main_of_threads() if face.name == "sync" else asyncio.run(main())
+    assert last == Success(token())
+    assert set(failures) == {Failure(TokenStorageFailed("read", TimeoutError()))}
+    assert grown <= MOST_CALLS + 1  # Where tasks wait, so does a thread of ours.
 
 
 # Streams
