@@ -56,7 +56,8 @@ class KeeperAuth(httpx2.Auth):
 
     `keeper`: a `TokenKeeper` for an `AsyncClient`, a `SyncTokenKeeper` for a
     `Client`. `origins`: to which the token goes, as "https://api.example.com"; to
-    no other it is ever sent, redirects included. Passed as they are: requests to
+    no other it is ever sent, redirects included (but httpx2 itself keeps it where
+    plain http leads to https of the same host). Passed as they are: requests to
     other origins, those with an `Authorization` of their own, those with the
     extension "cachemesh_skip_auth" (signing in), and what the keeper's own
     refresher asks for, so that it does not wait for itself.

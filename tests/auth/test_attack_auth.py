@@ -18,6 +18,7 @@ from returns.result import Failure, Result, Success
 
 from cachemesh import Cache, CacheScope, NoActiveUser, SyncCache
 from cachemesh.auth import (
+    FileTokenStorage,
     InvalidRefreshResult,
     InvalidToken,
     KeeperAuth,
@@ -41,6 +42,7 @@ from cachemesh.auth import (
 from cachemesh.auth.daemons import MOST_CALLS
 from cachemesh.auth.http import failure_of as of_a_request
 from cachemesh.auth.oauth import Ask
+from cachemesh.auth.storages.errors import TokenStorageError
 from cachemesh.sources import Backoff, NetworkFailure, retrying
 from cachemesh.sources.upgrade import failure_of as of_a_websocket
 from tests.auth.keepers import HOUR, NEW, NOW, Faulty, Gate, action, done, keeping, raising, signed_in, token
@@ -241,6 +243,16 @@ def test_a_storage_that_hangs_for_ever_does_not_take_ever_more_threads(face: Fac
     assert last == Success(token())
     assert set(failures) == {Failure(TokenStorageFailed("read", TimeoutError()))}
     assert grown <= MOST_CALLS + 1  # Where tasks wait, so does a thread of ours.
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="links are followed")
+@pytest.mark.parametrize("suffix", ["lock", "refresh"])
+def test_a_link_in_the_place_of_a_lock_makes_no_file_elsewhere(tmp_path: Path, suffix: str) -> None:
+    storage = FileTokenStorage(tmp_path / "token.json")
+    (tmp_path / f"token.json.{suffix}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TokenStorageError):
+        storage.try_lock(5.0)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 # Streams

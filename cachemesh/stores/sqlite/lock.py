@@ -24,6 +24,9 @@ PAUSES_S: Final = (0.0002, 0.005)
 
 HAS_LOCKS: Final = fcntl is not None
 
+NO_LINKS: Final = getattr(os, "O_NOFOLLOW", 0)
+"""In a folder such as `/tmp` anybody may put a link where the lock belongs: it would make a file elsewhere."""
+
 
 class FileLock:
     """`flock` on a file beside the data. The system lets go of it when its holder dies.
@@ -60,7 +63,7 @@ class FileLock:
         pause_s = PAUSES_S[0]
         while True:
             if self._descriptor < 0:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | NO_LINKS, 0o600)
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
