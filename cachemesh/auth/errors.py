@@ -6,18 +6,27 @@ None of them holds a token, and a repr names the types of other errors only.
 from __future__ import annotations
 
 from contextlib import suppress
+from math import inf
+from typing import ClassVar
 
 from cachemesh.errors import CacheError
-from cachemesh.sources.failure import NetworkFailure, kind_of
+from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 
 class TokenError(CacheError):
     """Any failure that comes from a token keeper and not from the action that was to be run."""
 
+    KIND: ClassVar[FailureKind] = FailureKind.UNKNOWN
+
     @property
     def is_retryable(self) -> bool:
         """Whether the same call may well succeed later, with nobody doing anything about it."""
-        return False
+        return self.failure.is_retryable
+
+    @property
+    def failure(self) -> NetworkFailure:
+        """What it means for who wanted an answer of an origin, and has none as there was no token."""
+        return NetworkFailure(kind=self.KIND, message=repr(self))
 
 
 class InvalidToken(TokenError):
@@ -31,12 +40,16 @@ class InvalidToken(TokenError):
 class NotSignedIn(TokenError):
     """There is no token: nobody has signed in, or they have signed out, also while it was being refreshed."""
 
+    KIND = FailureKind.UNAUTHORIZED
+
     def __init__(self) -> None:
         super().__init__()
 
 
 class TokenNotRefreshable(TokenError):
     """The token has expired, or was rejected, and there is no refresh token to get another one with."""
+
+    KIND = FailureKind.UNAUTHORIZED
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,12 +63,20 @@ class RefreshFailed(TokenError):
         self.error = error
 
     @property
-    def is_retryable(self) -> bool:
-        """What `error` says of itself; of an exception that says nothing, whether the connection was at fault."""
-        said = _said(self.error, "is_retryable")
-        if said is None and isinstance(self.error, Exception):
-            return NetworkFailure(kind=kind_of(self.error)).is_retryable
-        return said is True
+    def failure(self) -> NetworkFailure:
+        """That of the request behind it, if there was one; else what `error` says of itself."""
+        error = self.error
+        if isinstance(error, NetworkFailure):
+            return error
+        is_retryable = _said(error, "is_retryable")
+        if isinstance(error, Exception) and is_retryable is None:
+            return NetworkFailure.of_exception(error)
+        kind = FailureKind.NETWORK if is_retryable is True else FailureKind.UNKNOWN
+        if is_retryable is False or _said(error, "is_unauthorized") is True:
+            kind = FailureKind.UNAUTHORIZED
+        asked = self.retry_after
+        seconds = asked if isinstance(asked, int | float) and 0 <= asked < inf else None
+        return NetworkFailure(kind=kind, message=repr(self), retry_after=seconds)
 
     @property
     def retry_after(self) -> object:
@@ -77,14 +98,11 @@ class InvalidRefreshResult(TokenError):
 class RefreshTimedOut(TokenError):
     """The refresh did not answer within `after` seconds."""
 
+    KIND = FailureKind.TIMEOUT
+
     def __init__(self, after: float) -> None:
         super().__init__(after)
         self.after = after
-
-    @property
-    def is_retryable(self) -> bool:
-        """It is."""
-        return True
 
 
 class ReentrantRefresh(TokenError):
@@ -104,19 +122,18 @@ class TokenStorageFailed(TokenError):
     who asks has it stored, and nothing is refreshed for it again.
     """
 
+    KIND = FailureKind.NETWORK
+
     def __init__(self, operation: str, error: Exception) -> None:
         super().__init__(operation, error)
         self.operation = operation
         self.error = error
 
-    @property
-    def is_retryable(self) -> bool:
-        """It is."""
-        return True
-
 
 class KeeperClosed(TokenError):
     """The token keeper was closed."""
+
+    KIND = FailureKind.CANCELLED
 
     def __init__(self) -> None:
         super().__init__()

@@ -12,18 +12,11 @@ if find_spec("httpx2") is None:
 import httpx2
 
 from cachemesh.auth.errors import (
-    KeeperClosed,
-    NotSignedIn,
-    RefreshFailed,
-    RefreshTimedOut,
     TokenError,
-    TokenNotRefreshable,
 )
 from cachemesh.auth.keeper import TokenKeeper
-from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED, is_refreshing
 from cachemesh.auth.sync_keeper import SyncTokenKeeper
-from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Generator
@@ -48,7 +41,7 @@ class TokenUnavailable(httpx2.RequestError):
     def __init__(self, error: TokenError, request: httpx2.Request) -> None:
         super().__init__(repr(error), request=request)
         self.error: Final = error
-        self.failure: Final = failure_of(error)
+        self.failure: Final = error.failure
 
 
 class KeeperAuth(httpx2.Auth):
@@ -127,26 +120,6 @@ def is_replayable(request: httpx2.Request) -> bool:
     if isinstance(fields, list):  # Of a multipart form, which rewinds its files itself.
         return all(_can_rewind(getattr(field, "file", b"")) for field in fields)
     return getattr(stream, "is_replayable", False) is True
-
-
-def failure_of(error: TokenError) -> NetworkFailure:
-    """What `error` means for who wanted an answer of an origin."""
-    if isinstance(error, NotSignedIn | TokenNotRefreshable):
-        return NetworkFailure(kind=FailureKind.UNAUTHORIZED, message=repr(error))
-    if isinstance(error, RefreshTimedOut):
-        return NetworkFailure(kind=FailureKind.TIMEOUT, message=repr(error))
-    if isinstance(error, KeeperClosed):
-        return NetworkFailure(kind=FailureKind.CANCELLED, message=repr(error))
-    cause = error.error if isinstance(error, RefreshFailed) else None
-    if isinstance(cause, NetworkFailure):
-        return cause
-    if isinstance(cause, OAuthFailure):
-        return NetworkFailure(kind=FailureKind.UNAUTHORIZED, message=repr(cause))
-    if isinstance(cause, Exception):
-        return NetworkFailure.of_exception(cause)
-    # Nobody knows better what went wrong, but whether to try again is to be the same.
-    kind = FailureKind.NETWORK if error.is_retryable else FailureKind.UNKNOWN
-    return NetworkFailure(kind=kind, message=repr(error))
 
 
 def _usable(got: Held | TokenError, request: httpx2.Request) -> Held:

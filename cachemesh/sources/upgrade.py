@@ -121,21 +121,17 @@ async def _headers(headers: Mapping[str, str] | Callable[[], Any]) -> Result[Hea
 
 
 def failure_of(error: object) -> NetworkFailure:
-    """What a token keeper, or a function for headers, failed with. The failure of a request behind it counts.
+    """What a token keeper, or a function for headers, failed with: its `failure`, which those of `cachemesh.auth` have.
 
-    So does a connection or a time limit that an exception behind it tells of. Any other error is an
-    `unauthorized`, unless it says that it `is_retryable`.
+    Any other error is an `unauthorized`, unless it says that it `is_retryable`.
     """
     if isinstance(error, NetworkFailure):
         return error
-    behind = getattr(error, "error", None)
-    if isinstance(behind, NetworkFailure):
-        return behind
-    if isinstance(behind, OSError):  # A TimeoutError is one.
-        return NetworkFailure.of_exception(behind)
+    told = getattr(error, "failure", None)
+    if isinstance(told, NetworkFailure):
+        return told
     cause = error if isinstance(error, Exception) else None
-    passes = getattr(error, "is_retryable", False) is True or getattr(behind, "is_retryable", False) is True
-    kind = FailureKind.NETWORK if passes else FailureKind.UNAUTHORIZED
+    kind = FailureKind.NETWORK if getattr(error, "is_retryable", False) is True else FailureKind.UNAUTHORIZED
     return NetworkFailure(kind=kind, message=type(error).__name__, cause=cause)
 
 

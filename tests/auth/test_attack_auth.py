@@ -40,11 +40,10 @@ from cachemesh.auth import (
     TokenStorageFailed,
 )
 from cachemesh.auth.daemons import MOST_CALLS
-from cachemesh.auth.http import failure_of as of_a_request
 from cachemesh.auth.oauth import Ask
 from cachemesh.auth.storages.errors import TokenStorageError
 from cachemesh.sources import Backoff, NetworkFailure, retrying
-from cachemesh.sources.upgrade import failure_of as of_a_websocket
+from cachemesh.sources.upgrade import failure_of
 from tests.auth.keepers import HOUR, NEW, NOW, Faulty, Gate, action, done, keeping, raising, signed_in, token
 from tests.auth.storage_children import storage_at
 from tests.scenarios.helpers import in_real_time
@@ -569,8 +568,8 @@ def test_whether_to_try_again_is_the_same_for_all_who_ask(error: TokenError, *, 
     assert tries == (3 if is_retryable else 1)
     asks = 7.0 if getattr(error, "retry_after", None) == 7.0 else 0.0
     assert waits == ([max(asks, 1.0), max(asks, 2.0)] if is_retryable else [])
-    assert of_a_request(error).is_retryable is is_retryable
-    assert of_a_websocket(error).is_retryable is is_retryable
+    assert failure_of(error) == error.failure
+    assert error.failure.is_retryable is is_retryable
 
 
 def test_an_error_that_breaks_where_it_is_asked_is_not_tried_again() -> None:

@@ -21,7 +21,7 @@ from cachemesh.auth.errors import (
     TokenNotRefreshable,
     TokenStorageFailed,
 )
-from cachemesh.auth.http import KeeperAuth, TokenUnavailable, failure_of, is_replayable
+from cachemesh.auth.http import KeeperAuth, TokenUnavailable, is_replayable
 from cachemesh.auth.oauth import OAuthClient, OAuthRefresher, SyncOAuthRefresher
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
@@ -494,7 +494,7 @@ def test_each_failure_of_a_keeper_has_its_kind() -> None:
         (InvalidRefreshResult("int"), FailureKind.UNKNOWN),
         (KeeperClosed(), FailureKind.CANCELLED),
     ):
-        assert failure_of(error).kind is kind
+        assert error.failure.kind is kind
         told = TokenUnavailable(error, httpx2.Request("GET", "https://a.example"))
         assert NetworkFailure.of_exception(told).kind is kind
 

@@ -870,25 +870,19 @@ class NoTokenYet(Exception):
     is_retryable = True
 
 
-class RefreshFailed(Exception):
-    def __init__(self, error: object) -> None:
-        super().__init__()
-        self.error = error
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "is_retried"),
     [
         (NoToken("s3cret"), FailureKind.UNAUTHORIZED, False),
         ("signed out", FailureKind.UNAUTHORIZED, False),
         (NoTokenYet(), FailureKind.NETWORK, True),
-        (RefreshFailed(NetworkFailure.of_status(503)), FailureKind.SERVER_ERROR, True),
-        (RefreshFailed(NetworkFailure.of_status(401)), FailureKind.UNAUTHORIZED, False),
-        (RefreshFailed(ConnectionRefusedError()), FailureKind.NETWORK, True),
-        (RefreshFailed(ValueError()), FailureKind.UNAUTHORIZED, False),
+        (auth.RefreshFailed(NetworkFailure.of_status(503)), FailureKind.SERVER_ERROR, True),
+        (auth.RefreshFailed(NetworkFailure.of_status(401)), FailureKind.UNAUTHORIZED, False),
+        (auth.RefreshFailed(ConnectionRefusedError()), FailureKind.NETWORK, True),
+        (auth.RefreshFailed(ValueError()), FailureKind.UNKNOWN, False),
         (auth.NotSignedIn(), FailureKind.UNAUTHORIZED, False),
-        (auth.RefreshTimedOut(1.0), FailureKind.NETWORK, True),
-        (auth.TokenStorageFailed("read", TimeoutError()), FailureKind.TIMEOUT, True),
+        (auth.RefreshTimedOut(1.0), FailureKind.TIMEOUT, True),
+        (auth.TokenStorageFailed("read", TimeoutError()), FailureKind.NETWORK, True),
         (auth.TokenStorageFailed("read", RuntimeError("locked")), FailureKind.NETWORK, True),
     ],
 )
