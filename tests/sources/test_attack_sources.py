@@ -17,13 +17,16 @@ import pytest
 from pydantic import BaseModel
 from returns.result import Success
 
-from cachemesh.sources import Backoff, FailureKind, HttpSource, NetworkFailure, SyncHttpSource
+from cachemesh.sources import Backoff, FailureKind, HttpSource, NetworkFailure, SyncHttpSource, WebSocketSource
 from cachemesh.sources.backoff import Attempts
 from tests.sources.servers import PATIENCE_S, RawServer, Request, raw_server, response
+from tests.sources.websockets_here import Server as WebSocketServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from websockets.asyncio.server import ServerConnection
 
     from tests.sources.driving import Driver
 
@@ -348,3 +351,36 @@ def test_ca10_a_child_does_not_speak_on_the_connections_of_its_parent(echo: RawS
         assert status == 0
         assert source.get("/parent") == Success(b"/parent")
         assert echo.connections == 2
+
+
+# WebSockets
+
+
+async def echoes(connection: ServerConnection) -> None:
+    async for message in connection:
+        await connection.send(message)
+
+
+def test_text_that_cannot_be_sent_is_no_fault_of_the_network() -> None:
+    async def main() -> Any:
+        async with WebSocketServer(echoes) as server:
+            source = WebSocketSource(server.url, parser=str)
+            async with source.messages() as messages:
+                return await messages.send("a\ud800"), await messages.send("b"), await anext(messages)
+
+    refused, sent, came = asyncio.run(main())
+
+    assert message_of(refused) == "parsing: there is no UTF-8 for this text"
+    assert (sent, came) == (Success(None), Success("b"))
+
+
+def test_a_hello_that_cannot_be_sent_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="there is no UTF-8 for this text"):
+        WebSocketSource("ws://origin.example", hello="\ud800")
+
+
+def test_se6_a_url_that_cannot_be_encoded_is_not_quoted() -> None:
+    with pytest.raises(ValueError, match="cannot be read") as caught:
+        WebSocketSource("ws://origin.example/\ud800?token=s3cret")
+
+    assert not isinstance(caught.value, UnicodeError)  # Its `object` is the whole URL.
