@@ -1,7 +1,8 @@
 """`HttpSource.get` beside `AsyncClient.get`, and the same for threads: what a `Result` costs on a kept connection.
 
 The origin is a process of its own on loopback that does as little as can be, so that what is measured is
-the client. Both ask for the same 100 bytes of JSON, as bytes; the last row has them parsed as well.
+the client. All ask for the same 100 bytes of JSON, as bytes; the last row has them parsed as well. A source of its own
+keeps no cookies, and URLs that it has parsed, which is where it gets back what it costs.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def async_table(url: str) -> Table:
             return httpx2.AsyncClient(), HttpSource(url)
 
         client, source = runner.run(opened())
+        over_client = HttpSource(url, client=client)
 
         async def bare(n: int) -> None:
             for _ in range(n):
@@ -64,6 +66,10 @@ def async_table(url: str) -> Table:
             for _ in range(n):
                 (await source.get("/users/1")).unwrap()
 
+        async def given(n: int) -> None:
+            for _ in range(n):
+                (await over_client.get("/users/1")).unwrap()
+
         async def parsed(n: int) -> None:
             for _ in range(n):
                 (await source.get("/users/1", parser=User)).unwrap()
@@ -71,6 +77,7 @@ def async_table(url: str) -> Table:
         rows = [
             Contender("AsyncClient.get", async_sample(runner, bare)),
             Contender("HttpSource.get", async_sample(runner, ours)),
+            Contender("HttpSource(client=...).get", async_sample(runner, given)),
             Contender("HttpSource.get, parser=User", async_sample(runner, parsed)),
         ]
         race(rows, rounds=ROUNDS, count=COUNT)
@@ -80,7 +87,7 @@ def async_table(url: str) -> Table:
 
 
 def sync_table(url: str) -> Table:
-    with httpx2.Client() as client, SyncHttpSource(url) as source:
+    with httpx2.Client() as client, SyncHttpSource(url) as source, SyncHttpSource(url, client=client) as over_client:
 
         def bare(n: int) -> None:
             for _ in range(n):
@@ -90,6 +97,10 @@ def sync_table(url: str) -> Table:
             for _ in range(n):
                 source.get("/users/1").unwrap()
 
+        def given(n: int) -> None:
+            for _ in range(n):
+                over_client.get("/users/1").unwrap()
+
         def parsed(n: int) -> None:
             for _ in range(n):
                 source.get("/users/1", parser=User).unwrap()
@@ -97,6 +108,7 @@ def sync_table(url: str) -> Table:
         rows = [
             Contender("Client.get", sync_sample(bare)),
             Contender("SyncHttpSource.get", sync_sample(ours)),
+            Contender("SyncHttpSource(client=...).get", sync_sample(given)),
             Contender("SyncHttpSource.get, parser=User", sync_sample(parsed)),
         ]
         race(rows, rounds=ROUNDS, count=COUNT)

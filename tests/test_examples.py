@@ -1,4 +1,7 @@
-"""Every example runs, in a process of its own, and asserts what it says. A warning is a failure."""
+"""Every example runs, in a process of its own, and asserts what it says. A warning is a failure.
+
+An example is a file, or a folder with a `__main__.py` that plays itself when it is told `--script`.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-EXAMPLES: Final = sorted((ROOT / "examples").glob("*.py"))
+FOLDERS: Final = sorted(path.parent for path in (ROOT / "examples").glob("*/__main__.py"))
+EXAMPLES: Final = [*sorted((ROOT / "examples").glob("*.py")), *FOLDERS]
 TIMEOUT_S: Final = 120
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(path: Path, tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", str(path)]
+    command = [sys.executable, "-W", "error", str(path), *(["--script"] if path.is_dir() else [])]
     run = subprocess.run(  # noqa: S603 (our own script)
         command,
         cwd=tmp_path,
@@ -36,8 +40,8 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_tells_what_it_is_for_and_asserts_it(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    trees = [ast.parse(each.read_text("utf-8")) for each in (path.glob("*.py") if path.is_dir() else [path])]
 
-    assert ast.get_docstring(tree)
-    assert any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+    assert all(ast.get_docstring(tree) for tree in trees)
+    assert any(isinstance(node, ast.Assert) for tree in trees for node in ast.walk(tree))
     assert f"examples/{path.name}" in (ROOT / "README.md").read_text("utf-8")

@@ -5,6 +5,8 @@ None of them holds a token, and a repr names the types of other errors only.
 
 from __future__ import annotations
 
+from typing import Final
+
 from cachemesh.errors import CacheError
 
 
@@ -56,6 +58,9 @@ class InvalidRefreshResult(TokenError):
 class RefreshTimedOut(TokenError):
     """The refresh did not answer within `after` seconds."""
 
+    is_retryable: Final = True
+    """It may well answer later."""
+
     def __init__(self, after: float) -> None:
         super().__init__(after)
         self.after = after
@@ -74,6 +79,9 @@ class TokenStorageFailed(TokenError):
     Where it was to keep a new token, the keeper still has that: the next one
     who asks has it stored, and nothing is refreshed for it again.
     """
+
+    is_retryable: Final = True
+    """It says nothing against the token."""
 
     def __init__(self, operation: str, error: Exception) -> None:
         super().__init__(operation, error)

@@ -242,27 +242,23 @@ class Cache(Face):
         Outside the user scope such a failure is not remembered. Failures: those
         of `get`, and `NoTokenKeeper`.
         """
-        if self._keeper is None:
-            return Failure(NoTokenKeeper(key))
-        identity = self._identity
-        if identity is not None and not identity.is_known:
-            try:
-                error = identity.known(await self._keeper.peek())
-            except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
-                self._runtime.tell_error("peek", raised)
-            else:
-                if error is not None and self._lacks_user(options):
-                    return Failure(error)
-        answer = self._get(
-            key,
-            AuthenticatedFetch(self._keeper, awaiting_results(fetch), awaiting_results(refusing(key)), identity),
-            policy,
-            ttl,
-            self._authenticated(dict(options)),
-        )
-        if type(answer) is Boarding:
-            answer = await self._ride(answer)
+        answer = await self._authenticated_get(key, fetch, policy, ttl, options)
         return self._runtime.values.given(key, answer)
+
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
+    async def get_authenticated_served(
+        self,
+        key: str,
+        fetch: TokenFetcher[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> Result[Served[T], Refused[E | CacheError]]:
+        """`get_authenticated`, with what `get_served` tells of an answer."""
+        trace = Trace()
+        answer = await self._authenticated_get(key, fetch, policy, ttl, options, trace)
+        return trace.result(answer, self._runtime.time.now(), self._runtime.values.given(key, answer))
 
     @spelled_out(FetchOptions)
     async def refresh(
@@ -358,6 +354,8 @@ class Cache(Face):
         await self._here().finish()
 
     async def __aenter__(self) -> Self:
+        """Whoever the token keeper has a token of is the active user from now on, where it can tell."""
+        await self._known()
         return self
 
     async def __aexit__(
@@ -400,6 +398,44 @@ class Cache(Face):
         command, plan = asked
         answer = runtime.hit(command) if trace is None else None
         return self._ask(command, fetch, plan, domain, None, trace) if answer is None else answer
+
+    async def _known(self) -> CacheError | None:
+        """Have the keeper look whose token it has. Why there is none, where it says so."""
+        identity = self._identity
+        if identity is None or identity.is_known:
+            return None
+        try:
+            return identity.known(await self._keeper.peek())
+        except Exception as error:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
+            self._runtime.tell_error("peek", error)
+            return None
+
+    async def _authenticated_get(
+        self,
+        key: str,
+        fetch: TokenFetcher[T, E],
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        options: GetOptions,
+        trace: Trace | None = None,
+    ) -> Answer:
+        """The answer to a get with a token."""
+        if self._keeper is None:
+            return Failure(NoTokenKeeper(key))
+        error = await self._known()
+        if error is not None and self._lacks_user(options):
+            return Failure(error)
+        answer = self._get(
+            key,
+            AuthenticatedFetch(self._keeper, awaiting_results(fetch), awaiting_results(refusing(key)), self._identity),
+            policy,
+            ttl,
+            self._authenticated(dict(options)),
+            trace,
+        )
+        if type(answer) is Boarding:
+            answer = await self._ride(answer)
+        return answer
 
     async def _get_many(
         self,

@@ -213,25 +213,23 @@ class SyncCache(Face):
         Outside the user scope such a failure is not remembered. Failures: those
         of `get`, and `NoTokenKeeper`.
         """
-        if self._keeper is None:
-            return Failure(NoTokenKeeper(key))
-        identity = self._identity
-        if identity is not None and not identity.is_known:
-            try:
-                error = identity.known(self._keeper.peek())
-            except Exception as raised:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
-                self._runtime.tell_error("peek", raised)
-            else:
-                if error is not None and self._lacks_user(options):
-                    return Failure(error)
-        answer = self._get(
-            key,
-            AuthenticatedFetch(self._keeper, answering_results(fetch), answering_results(refusing(key)), identity),
-            policy,
-            ttl,
-            self._authenticated(dict(options)),
-        )
+        answer = self._authenticated_get(key, fetch, policy, ttl, options)
         return self._runtime.values.given(key, answer)
+
+    @spelled_out(GetOptions, Call(scope=CacheScope.USER))
+    def get_authenticated_served(
+        self,
+        key: str,
+        fetch: SyncTokenFetcher[T, E],
+        *,
+        policy: CachePolicy = CachePolicy.CACHE_FIRST,
+        ttl: Ttl | Lifetime | Default = DEFAULT,
+        **options: Unpack[GetOptions],
+    ) -> Result[Served[T], Refused[E | CacheError]]:
+        """`get_authenticated`, with what `get_served` tells of an answer."""
+        trace = Trace()
+        answer = self._authenticated_get(key, fetch, policy, ttl, options, trace)
+        return trace.result(answer, self._runtime.time.now(), self._runtime.values.given(key, answer))
 
     @spelled_out(FetchOptions)
     def refresh(
@@ -322,6 +320,8 @@ class SyncCache(Face):
             self._domain.finish()
 
     def __enter__(self) -> Self:
+        """Whoever the token keeper has a token of is the active user from now on, where it can tell."""
+        self._known()
         return self
 
     def __exit__(
@@ -368,6 +368,43 @@ class SyncCache(Face):
             command, plan = asked
         answer = runtime.hit(command) if trace is None else None
         return self._ask(command, fetch, plan, trace, batch) if answer is None else answer
+
+    def _known(self) -> CacheError | None:
+        """Have the keeper look whose token it has. Why there is none, where it says so."""
+        identity = self._identity
+        if identity is None or identity.is_known:
+            return None
+        try:
+            return identity.known(self._keeper.peek())
+        except Exception as error:  # noqa: BLE001 (a keeper of somebody's own: with_valid_token will tell)
+            self._runtime.tell_error("peek", error)
+            return None
+
+    def _authenticated_get(
+        self,
+        key: str,
+        fetch: SyncTokenFetcher[T, E],
+        policy: CachePolicy,
+        ttl: Ttl | Lifetime | Default,
+        options: GetOptions,
+        trace: Trace | None = None,
+    ) -> Answer:
+        """The answer to a get with a token."""
+        if self._keeper is None:
+            return Failure(NoTokenKeeper(key))
+        error = self._known()
+        if error is not None and self._lacks_user(options):
+            return Failure(error)
+        return self._get(
+            key,
+            AuthenticatedFetch(
+                self._keeper, answering_results(fetch), answering_results(refusing(key)), self._identity
+            ),
+            policy,
+            ttl,
+            self._authenticated(dict(options)),
+            trace,
+        )
 
     def _get_many(
         self,

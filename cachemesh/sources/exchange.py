@@ -14,6 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
+from pydantic_core import to_jsonable_python
 
 from cachemesh.shell.default import DEFAULT
 from cachemesh.shell.durations import duration_s
@@ -145,7 +146,15 @@ class Course:
         "timeout_s",
     )
 
-    def __init__(self, rules: Rules, client: Any, spec: Spec, timeouts: Any = None) -> None:  # noqa: ANN401 (of httpx2 or httpx)
+    def __init__(
+        self,
+        rules: Rules,
+        client: Any,  # noqa: ANN401 (of httpx2 or httpx)
+        spec: Spec,
+        timeouts: Any = None,  # noqa: ANN401 (extensions of the library)
+        *,
+        is_own: bool = False,
+    ) -> None:
         self._rules = rules
         self._client = client
         self._spec = spec
@@ -157,19 +166,19 @@ class Course:
         if not is_method(spec.method):
             refuse("the method is none that a request can have")
         url = rules.url_of(spec.url)
-        if spec.headers is None:
-            headers: Any = rules.headers
-        else:
-            headers = {**rules.headers, **checked_headers(spec.headers)}
+        # A client of the source's own has them already; to merge headers is half of what a request costs.
+        headers: Any = None if is_own else rules.headers
+        if spec.headers is not None:
+            headers = {**(headers or {}), **checked_headers(spec.headers)}
         if spec.content is not None:
-            headers = {**getattr(spec.content, "headers", {}), **headers}
+            headers = {**getattr(spec.content, "headers", {}), **(headers or {})}
         try:
             self.request = client.build_request(
                 spec.method,
                 url,
                 params=spec.params,
                 headers=headers,
-                json=spec.json,
+                json=None if spec.json is None else to_jsonable_python(spec.json, by_alias=True),
                 content=spec.content,
                 data=spec.data,
                 files=spec.files,

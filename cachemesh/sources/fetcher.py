@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from returns.result import Result
     from typing_extensions import Unpack
 
+    from cachemesh.shell.call import FetchOptions
     from cachemesh.shell.ports import Directed
     from cachemesh.sources.exchange import Exchange, Rules, Spec
     from cachemesh.sources.failure import NetworkFailure
@@ -44,6 +45,14 @@ class _Keyed:
         `parser`: one resource that is read as two types needs two keys.
         """
         return self._resource.key
+
+    @property
+    def options(self) -> FetchOptions:
+        """What a call with this fetcher wants beside the key: `cache.get(user.key, user, **user.options)`.
+
+        Its scope, `conditional=True`, and what stores write values and failures as.
+        """
+        return self._resource.options
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.key!r})"

@@ -57,29 +57,37 @@ def _verb(method: str, text: str) -> AsyncVerb:
 class HttpSource(Fetching):
     """An HTTP origin: its answers are `Result`s, and each thing that can go wrong is a `NetworkFailure`.
 
-    `base_url`: relative URLs go behind its path. `client`: an `AsyncClient` of
-    httpx2 or httpx to send with, which stays yours to close, and whose own headers,
-    cookies, time limits and `auth` hold. Without one the source makes its own, one for
-    each event loop that it is used in; they keep no cookies and know nothing of the environment: who
-    wants a proxy or a cookie jar passes a client. `headers`: for all requests. `auth`: as httpx2 has it.
-    `verify`: of its own client. `retry`: a `Backoff`; left out, there is a single attempt.
+    `base_url`: relative URLs go behind its path. `headers`: for all requests.
+    `auth`: as httpx2 has it. `retry`: a `Backoff`; left out, there is a single
+    attempt.
+
+    `client`: an `AsyncClient` of httpx2 or httpx to send with, which stays yours
+    to close; its own headers, cookies, time limits and `auth` hold as well, and it
+    is used in whatever event loop the source is. Without one, the source makes
+    one for each event loop. Those keep no cookies and know nothing of the
+    environment: who wants a proxy or a cookie jar passes a client. They also
+    notice where an origin has sent more than the length that it gave, which the
+    clients of the libraries take for the answer to the next request. `verify`: the
+    certificates that they trust; left out, those of the machine.
 
     `timeout` is for the whole exchange, from connecting to the last byte of the
-    body, redirects included: seconds, a timedelta, text such as "5s"; None for
-    none. `max_body_bytes`: of a body as it is unpacked; None for no limit.
+    body, redirects included: seconds, a timedelta, text such as "5s"; None for no
+    limit. `max_body_bytes`: of a body as it is unpacked; None for no limit.
 
-    `parser=` says what a body is: bytes, if left out; `str`; None where it does not
-    matter; or any type that pydantic takes, read from JSON. For a union or an `Annotated`, which mypy does not take
-    for a type, pass pydantic's `TypeAdapter`. An empty body is what a JSON null is. What does not fit
-    is a `parsing` failure that names the field and the error, and quotes nothing.
+    `parser=` says what a body is: bytes, if left out; `str`; None where it does
+    not matter; or any type that pydantic takes, read from JSON. For a union or an
+    `Annotated`, which mypy takes for no type, pass pydantic's `TypeAdapter`. An
+    empty body is what a JSON null is. What does not fit is a `parsing` failure
+    that names the field and the error, and quotes nothing.
 
-    At most `max_redirects` redirects are followed (0: none), to http and https,
-    and never from https to http, to a link-local address, or from a public origin to a private address. To another
-    origin goes nothing of a request but Accept, Accept-Language, User-Agent and the body with its type: no credentials,
-    no cookies, and no header that you have set.
+    At most `max_redirects` redirects are followed (0: none): to http and https, but
+    not from https to http, to a link-local address, or from a public origin to a
+    private address. To another origin goes nothing but Accept, Accept-Language,
+    Accept-Encoding, User-Agent, and where the method stays, the body with its
+    type: no credentials, no cookies, no header that you have set.
 
-    A status other than 2xx is a failure; so is anything that would not come again as
-    it came, in part. Cancellation of a task passes through.
+    A status other than 2xx is a failure. So is an answer that is broken, too
+    large or cut short: nothing is handed out in part. Cancellation passes through.
 
     >>> async def main():
     ...     async with HttpSource("https://example.org/api") as source:
@@ -217,7 +225,7 @@ class HttpSource(Fetching):
         if self._is_closed or client.is_closed:
             return Failure(CLOSED)
         try:
-            course = Course(self._rules, client, spec, timeouts)
+            course = Course(self._rules, client, spec, timeouts, is_own=self._given is None)
         except RefusedError as error:
             return Failure(error.failure)
         limit = asyncio.timeout(course.timeout_s)
@@ -233,7 +241,7 @@ class HttpSource(Fetching):
             self._under_way.pop(limit, None)
 
     def _own_client(self) -> Any:  # noqa: ANN401 (an httpx2.AsyncClient)
-        client = own_async_client(self._verify)
+        client = own_async_client(self._verify, self._rules.headers)
         with self._lock:  # Other threads have loops too.
             for loop in [loop for loop in self._clients if loop.is_closed()]:
                 del self._clients[loop]

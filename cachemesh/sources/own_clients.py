@@ -43,20 +43,22 @@ NO_TIMEOUTS: Mapping[str, Mapping[str, None]] = {"timeout": dict.fromkeys(("conn
 """For requests whose time is kept by the source."""
 
 
-def own_async_client(verify: ssl.SSLContext | None) -> AsyncClient:
+def own_async_client(verify: ssl.SSLContext | None, headers: Mapping[str, str] | None = None) -> AsyncClient:
     """A client that knows nothing but what it is told: no environment, cookies or redirects."""
     return AsyncClient(
         transport=WatchedTransport(default_context() if verify is None else verify),
+        headers=headers,
         cookies=NoCookies(),
         timeout=None,
         trust_env=False,
     )
 
 
-def own_sync_client(verify: ssl.SSLContext | None) -> Client:
+def own_sync_client(verify: ssl.SSLContext | None, headers: Mapping[str, str] | None = None) -> Client:
     """A client that knows nothing but what it is told: no environment, cookies or redirects."""
     return Client(
         transport=DeadlineTransport(default_context() if verify is None else verify),
+        headers=headers,
         cookies=NoCookies(),
         timeout=None,
         trust_env=False,

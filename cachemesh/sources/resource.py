@@ -12,6 +12,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from msgspec import structs
+from pydantic import ConfigDict, TypeAdapter
 from returns.result import Failure, Result, Success
 
 from cachemesh.core.scopes import CacheScope
@@ -19,6 +20,7 @@ from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 from cachemesh.shell.durations import Duration, duration_s
 from cachemesh.shell.lifetime import Lifetime
+from cachemesh.shell.schema import Schema
 from cachemesh.sources import caching
 from cachemesh.sources.caching import Answered, Asked, Fields, Verdict, conditions, stored_in, strictest, verdict
 from cachemesh.sources.exchange import Exchange, Passed, Rules, Spec, checked_headers
@@ -30,6 +32,7 @@ from cachemesh.sources.refusals import RefusedError, refuse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cachemesh.shell.call import FetchOptions
     from cachemesh.sources.clients import Headers
 
 CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
@@ -39,6 +42,11 @@ OF_THE_CONNECTION: Final = frozenset({"host", "connection", "accept-encoding", "
 """They select nothing that a parser gets to see."""
 
 NOT_MODIFIED: Final = 304
+
+BODY: Final = Schema(
+    TypeAdapter(bytes, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")), name="bytes in base64"
+)
+"""What a body that nothing has read is stored as."""
 
 
 class FetcherOptions(TypedDict, total=False):
@@ -64,10 +72,22 @@ class FetcherOptions(TypedDict, total=False):
 class Resource:
     """What is at a URL, for who asks with certain headers. `key`: what a cache may know it by.
 
-    `refusal`: why it cannot be asked for, where it cannot.
+    `options`: those of a call of the cache that asks for it. `refusal`: why it cannot be asked for, where it cannot.
     """
 
-    __slots__ = ("_client", "_fields", "_headers", "_source", "caching", "id", "key", "read", "refusal", "spec")
+    __slots__ = (
+        "_client",
+        "_fields",
+        "_headers",
+        "_source",
+        "caching",
+        "id",
+        "key",
+        "options",
+        "read",
+        "refusal",
+        "spec",
+    )
 
     def __init__(
         self,
@@ -92,6 +112,12 @@ class Resource:
         self.spec = Spec("GET", url, timeout=timeout, max_body_bytes=max_body_bytes, retry=retry)
         self.refusal: NetworkFailure | None = None
         self.read: Any = reading(parser)
+        self.options: FetchOptions = {
+            "scope": CacheScope(scope),
+            "conditional": True,
+            "schema": BODY if parser is bytes else parser,
+            "error_schema": NetworkFailure,
+        }
         self._headers: Mapping[str, str] = {}
         self._fields: Fields = ()
         if isinstance(self.read, NetworkFailure):

@@ -190,7 +190,7 @@ class SyncHttpSource(SyncFetching):
             return Failure(CLOSED)
         timeouts: dict[str, float | None] = {} if self._given is None else client.timeout.as_dict()
         try:
-            course = Course(self._rules, client, spec, {"timeout": timeouts})
+            course = Course(self._rules, client, spec, {"timeout": timeouts}, is_own=self._given is None)
         except RefusedError as error:
             return Failure(error.failure)
         clock = Deadline(course.timeout_s, timeouts)
@@ -206,7 +206,7 @@ class SyncHttpSource(SyncFetching):
         if self._own is None or self._pid != os.getpid():
             with self._lock:
                 if self._own is None or self._pid != os.getpid():  # The connections of a parent are the parent's.
-                    self._own = own_sync_client(self._verify)
+                    self._own = own_sync_client(self._verify, self._rules.headers)
                     self._pid = os.getpid()
         return self._own
 

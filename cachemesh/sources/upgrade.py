@@ -123,13 +123,16 @@ async def _headers(headers: Mapping[str, str] | Callable[[], Any]) -> Result[Hea
 def failure_of(error: object) -> NetworkFailure:
     """What a token keeper, or a function for headers, failed with. The failure of a request behind it counts.
 
-    Any other error is an `unauthorized`, unless it says that it `is_retryable`.
+    So does a connection or a time limit that an exception behind it tells of. Any other error is an
+    `unauthorized`, unless it says that it `is_retryable`.
     """
     if isinstance(error, NetworkFailure):
         return error
     behind = getattr(error, "error", None)
     if isinstance(behind, NetworkFailure):
         return behind
+    if isinstance(behind, OSError):  # A TimeoutError is one.
+        return NetworkFailure.of_exception(behind)
     cause = error if isinstance(error, Exception) else None
     passes = getattr(error, "is_retryable", False) is True or getattr(behind, "is_retryable", False) is True
     kind = FailureKind.NETWORK if passes else FailureKind.UNAUTHORIZED

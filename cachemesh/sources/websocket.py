@@ -112,7 +112,7 @@ class Terms:
 class WebSocketSource(Generic[T]):
     """Messages of a WebSocket server, each a `Result`. Nothing is connected before somebody listens.
 
-    `url`: ws or wss, absolute. `parser`: what a message is read as: any type
+    `url`: absolute; ws or wss, or http or https, which mean the same. `parser`: what a message is read as: any type
     that pydantic takes, from JSON; `str` or `bytes` (default) as it is. `client`:
     a client of httpx2 (or httpx) to connect with, which is not closed; by default each
     `messages()` has one. `headers`: of the upgrade, or a function that is asked

@@ -12,6 +12,7 @@ from returns.result import Failure, Result, Success
 from cachemesh import CacheMiss, CacheScope, NoActiveUser
 from cachemesh.auth import MemoryTokenStorage, NotSignedIn, TokenStorageFailed
 from tests.auth.keepers import NEW, OLD, Faulty, done, keeping, raising, signed_in, token
+from tests.shell.faces import AsyncFace
 
 if TYPE_CHECKING:
     from tests.shell.faces import Face
@@ -96,6 +97,15 @@ def test_who_was_signed_in_in_an_earlier_run_is_the_active_user(face: Face) -> N
     cache = following(face, keeper)
     assert cache.active_user_id is None
     assert cache.get_authenticated("me", cache.fetcher(owner_of)) == Success("read with ada's")
+    assert cache.active_user_id == "ada"
+    done(keeper)
+
+
+def test_a_cache_that_is_entered_knows_who_was_signed_in_before(face: Face) -> None:
+    storage = MemoryTokenStorage(ADA)
+    keeper = keeping(face, face.fetcher(Success(NEW)), storage=storage)
+    cache = following(face, keeper)
+    cache.call("__aenter__" if isinstance(cache, AsyncFace) else "__enter__")
     assert cache.active_user_id == "ada"
     done(keeper)
 

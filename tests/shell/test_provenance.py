@@ -27,6 +27,7 @@ from cachemesh import (
     Lifetime,
     NoActiveUser,
     NotModified,
+    NoTokenKeeper,
     ReentrantFetch,
     Refused,
     RetryOptions,
@@ -474,3 +475,42 @@ def test_explaining_changes_neither_carrier() -> None:
         cache.explain("k")
         assert snapshot(cache) == before
         assert len(cache._runtime.state.partitions) == 0
+
+
+# With a token
+
+
+def test_an_authenticated_get_tells_the_same(face: Face) -> None:
+    keeper = face.keeper("tok")
+    face = face.new(token_keeper=keeper)
+    face.set_active_user("alice")
+    fetch = face.fetcher(lambda token: Success(f"hello({token})"))
+    before = face.call("get_authenticated_served", "me", fetch).unwrap()
+    face.clock.advance(3)
+    after = face.call("get_authenticated_served", "me", fetch).unwrap()
+
+    assert (before.value, before.source, before.age) == ("hello(tok)", Source.ORIGIN, 0.0)
+    assert (after.value, after.source, after.age) == ("hello(tok)", Source.MEMORY, 3.0)
+    assert face.get("me", face.fetcher(Success("another's")), scope=CacheScope.GLOBAL) == Success("another's")
+
+
+def test_an_authenticated_get_tells_that_an_old_value_stands_in(face: Face) -> None:
+    face = face.new(token_keeper=face.keeper("tok"))
+    face.set_active_user("alice")
+    fetch = face.fetcher(Success(1), Failure("down"))
+    face.call("get_authenticated_served", "me", fetch, ttl=WINDOWS)
+    face.clock.advance(25)
+    stand_in = face.call("get_authenticated_served", "me", fetch, ttl=WINDOWS).unwrap()
+
+    assert (stand_in.value, stand_in.source, stand_in.age) == (1, Source.STAND_IN, 25.0)
+
+
+def test_an_authenticated_get_tells_why_there_is_nothing(face: Face) -> None:
+    without_user = face.new(token_keeper=face.keeper("tok"))
+    fetch = face.fetcher(Success(1))
+    no_keeper = face.call("get_authenticated_served", "me", fetch).failure()
+    no_user = without_user.call("get_authenticated_served", "me", fetch).failure()
+
+    assert (no_keeper.error, no_keeper.source) == (NoTokenKeeper("me"), Source.CACHE)
+    assert (no_user.error, no_user.source) == (NoActiveUser("me"), Source.CACHE)
+    assert fetch.calls == 0

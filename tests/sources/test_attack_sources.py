@@ -19,6 +19,7 @@ from returns.result import Success
 
 from cachemesh.sources import Backoff, FailureKind, HttpSource, NetworkFailure, SyncHttpSource, WebSocketSource
 from cachemesh.sources.backoff import Attempts
+from cachemesh.sources.redirects import Place, hop_of
 from tests.sources.servers import PATIENCE_S, RawServer, Request, raw_server, response
 from tests.sources.websockets_here import Server as WebSocketServer
 
@@ -180,6 +181,17 @@ def test_b30_no_wait_is_too_long_to_be_slept() -> None:
 
     assert wait is not None
     assert 86_400 < wait < threading.TIMEOUT_MAX
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["64:ff9b::a9fe:a9fe", "64:ff9b:1::a9fe:a9fe", "::ffff:0:a9fe:a9fe", "64:ff9b::10.0.0.1", "64:ff9b::127.0.0.1"],
+)
+def test_ht3_what_a_translator_makes_of_an_address_is_looked_at(host: str) -> None:
+    outside = Place("https", "origin.example")
+
+    assert isinstance(hop_of(302, "GET", outside, Place("https", host)), str)
+    assert not isinstance(hop_of(302, "GET", outside, Place("https", "64:ff9b::8.8.8.8")), str)
 
 
 # Clients with habits

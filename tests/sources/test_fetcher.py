@@ -698,6 +698,35 @@ def test_an_etag_survives_a_restart(world: World, origin: Origin, tmp_path: Path
     assert session() == (ada, ada), "renewed in the store as well"
 
 
+@pytest.mark.parametrize(
+    ("parser", "body", "value"),
+    [
+        (User, '{"name": "Ada"}', User(name="Ada")),
+        (list[User], '[{"name": "Ada"}]', [User(name="Ada")]),
+        (bytes, "no JSON", b"no JSON"),
+        (str, "no JSON", "no JSON"),
+        (None, "whatever", None),
+    ],
+)
+def test_its_options_are_those_of_the_call(
+    world: World, origin: Origin, tmp_path: Path, parser: Any, body: str, value: Any
+) -> None:
+    """The scope, conditional requests, and what a store writes: all that the fetcher knows already."""
+    origin.script = says("Cache-Control: private, max-age=60", ETAG, body=body)
+    for _ in range(2):
+        cache, source = world.new_cache(store=SqliteStore(tmp_path / "cache.db")), world.new_source(origin.url)
+        cache.set_active_user("ada")
+        fetch = source.fetcher("/users/42", parser=parser, scope=CacheScope.USER)
+        for seconds in (30, 60):
+            assert world.run(cache.get(fetch.key, fetch, **fetch.options)) == Success(value)
+            world.clock.advance(seconds)
+        assert cache.scope_of(fetch.key) is CacheScope.USER
+        assert isinstance(world.run(cache.flush()), Success)
+        world.close_one(cache)
+        world.close_one(source)
+    assert [asked.headers.get("if-none-match") for asked in origin.asked] == [None, '"1"']
+
+
 # Keys and bad input
 
 

@@ -19,6 +19,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter
 from returns.result import Failure, Result, Success
 
+from cachemesh import auth
 from cachemesh.sources import (
     FailureKind,
     Messages,
@@ -152,6 +153,16 @@ def test_without_a_parser_messages_are_bytes() -> None:
     async def main() -> None:
         async with Server(says("x")) as server, WebSocketSource(server.url).messages() as messages:
             assert await anext(messages) == Success(b"x")
+
+    run(main())
+
+
+def test_the_url_may_be_that_of_an_api() -> None:
+    async def main() -> None:
+        async with Server(says("x")) as server:
+            url = server.url.replace("ws://", "http://")
+            async with WebSocketSource(url).messages() as messages:
+                assert await anext(messages) == Success(b"x")
 
     run(main())
 
@@ -873,6 +884,12 @@ class RefreshFailed(Exception):
         (NoTokenYet(), FailureKind.NETWORK, True),
         (RefreshFailed(NetworkFailure.of_status(503)), FailureKind.SERVER_ERROR, True),
         (RefreshFailed(NetworkFailure.of_status(401)), FailureKind.UNAUTHORIZED, False),
+        (RefreshFailed(ConnectionRefusedError()), FailureKind.NETWORK, True),
+        (RefreshFailed(ValueError()), FailureKind.UNAUTHORIZED, False),
+        (auth.NotSignedIn(), FailureKind.UNAUTHORIZED, False),
+        (auth.RefreshTimedOut(1.0), FailureKind.NETWORK, True),
+        (auth.TokenStorageFailed("read", TimeoutError()), FailureKind.TIMEOUT, True),
+        (auth.TokenStorageFailed("read", RuntimeError("locked")), FailureKind.NETWORK, True),
     ],
 )
 def test_what_a_token_keeper_fails_with_decides_whether_it_is_asked_again(

@@ -22,7 +22,16 @@ from cachemesh import (
     SyncCache,
     cached,
 )
-from tests.typing.fetchers import ApiError, User, fetch, fetch_future, fetch_io, fetch_raising
+from tests.typing.fetchers import (
+    ApiError,
+    User,
+    fetch,
+    fetch_future,
+    fetch_io,
+    fetch_raising,
+    fetch_sync_with,
+    fetch_with,
+)
 
 if TYPE_CHECKING:
     from cachemesh import Directed, Freshness, Source
@@ -119,6 +128,12 @@ async def what_is_served_has_the_fetchers_types() -> None:
     assert_type(await cache.get_served("me", fetch_io), Result[Served[User], Refused[ApiError | CacheError]])
     assert_type(await cache.get_served("me", fetch_future), Result[Served[User], Refused[ApiError | CacheError]])
     assert_type(await cache.get_served("me", fetch_raising), Result[Served[User], Refused[Exception | CacheError]])
+    assert_type(
+        await cache.get_authenticated_served("me", fetch_with), Result[Served[User], Refused[ApiError | CacheError]]
+    )
+    assert_type(
+        sync_cache.get_authenticated_served("me", fetch_sync_with), Result[Served[User], Refused[ApiError | CacheError]]
+    )
     assert_type(sync_cache.get_served("me", sync_directed), Result[Served[User], Refused[ApiError | CacheError]])
 
 

@@ -77,6 +77,12 @@ async def the_cache_answers_with_the_parsers_type() -> None:
     assert_type(sync_cache.get(sync_user.key, sync_user), Result[User, NetworkFailure | CacheError])
     assert_type(sync_cache.get(sync_user.key, sync_user, conditional=True), Result[User, NetworkFailure | CacheError])
     assert_type(sync_cache.get_authenticated(sync_me.key, sync_me), Result[User, NetworkFailure | CacheError])
+    assert_type(await cache.get(user.key, user, **user.options), Result[User, NetworkFailure | CacheError])
+    assert_type(await cache.refresh(user.key, user, **user.options), Result[User, NetworkFailure | CacheError])
+    assert_type(await cache.get_authenticated(me.key, me, **me.options), Result[User, NetworkFailure | CacheError])
+    assert_type(
+        sync_cache.get(sync_user.key, sync_user, ttl=5, **sync_user.options), Result[User, NetworkFailure | CacheError]
+    )
     assert_type(await source.get("/users/42", parser=User), Result[User, NetworkFailure])
 
 
