@@ -57,8 +57,9 @@ def _verb(method: str, text: str) -> AsyncVerb:
 class HttpSource(Fetching):
     """An HTTP origin: its answers are `Result`s, and each thing that can go wrong is a `NetworkFailure`.
 
-    `base_url`: relative URLs go behind its path. `headers`: for all requests.
-    `auth`: as httpx2 has it. `retry`: a `Backoff`; left out, there is a single
+    `base_url`: relative URLs go behind its path, and not out of it. `headers` and
+    `auth` (as httpx2 has it): for all requests, also to an absolute URL of another
+    origin. `retry`: a `Backoff`; left out, there is a single
     attempt.
 
     `client`: an `AsyncClient` of httpx2 or httpx to send with, which stays yours
@@ -84,7 +85,7 @@ class HttpSource(Fetching):
     not from https to http, to a link-local address, or from a public origin to a
     private address. To another origin goes nothing but Accept, Accept-Language,
     Accept-Encoding, User-Agent, and where the method stays, the body with its
-    type: no credentials, no cookies, no header that you have set.
+    type: no credentials, no cookies, no other header that you have set.
 
     A status other than 2xx is a failure. So is an answer that is broken, too
     large or cut short: nothing is handed out in part. Cancellation passes through.
