@@ -133,7 +133,7 @@ class Attempts:
         if asked > backoff.max_retry_after_s:
             return None
         self._before_s = wait_s(backoff.rule, self.count, self._before_s, backoff.rng())
-        return max(self._before_s, asked)
+        return max(self._before_s, min(asked, LONGEST_DELAY_S))
 
     def _is_worth_it(self, error: object) -> bool:
         try:
@@ -147,6 +147,9 @@ class Attempts:
 def asked_s(error: object) -> float:
     """Seconds that the failure itself asks for, in its `retry_after`."""
     try:
-        return duration_s(getattr(error, "retry_after", None)) or 0.0
+        asked = getattr(error, "retry_after", None)
+        if isinstance(asked, int | float) and asked > LONGEST_DELAY_S:
+            return math.inf  # No duration, and all the less one to ask again at once.
+        return duration_s(asked) or 0.0
     except Exception:  # noqa: BLE001 (what is called so may be anything, a property that raises too)
         return 0.0

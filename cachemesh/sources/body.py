@@ -56,6 +56,10 @@ class Body:
         else:
             self._decoder.feed(data)
 
+    def feed_decoded(self, data: bytes) -> None:
+        """All of it, from a client that has read and decoded it already. Raises `TooLargeError`."""
+        self._take(data)
+
     def end(self) -> bytes:
         """That was all: the bytes, where there was no sink. Raises `BrokenBodyError` where some are missing."""
         if self._decoder is not None:

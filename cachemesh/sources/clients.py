@@ -47,6 +47,8 @@ class AnyClient(Protocol):
     def base_url(self) -> Any: ...  # noqa: ANN401 (a URL of the library)
     @property
     def cookies(self) -> Any: ...  # noqa: ANN401 (Cookies of the library)
+    @property
+    def timeout(self) -> Any: ...  # noqa: ANN401 (a Timeout of the library)
     def build_request(self, method: str, url: Any, /) -> Any: ...  # noqa: ANN401 (with the keywords of the library)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import httpcore2
@@ -24,6 +25,10 @@ PIECE: Final = 16 * 1024
 """Bytes that are written under one look at the clock."""
 
 
+STEPS: Final = ("connect", "read", "write", "pool")
+"""What a client has time limits for."""
+
+
 class _Until(threading.local):
     at: float | None = None
 
@@ -34,15 +39,17 @@ _until: Final = _Until()
 class Deadline:
     """Within it, what this thread does on its sockets ends `seconds` from now; None is never.
 
-    `timeouts`: those of the request, for a client whose sockets do not know of it; kept at what is left.
+    `timeouts`: those of the request, for a client whose sockets do not know of it; kept at what is left,
+    where that is less than they are.
     """
 
-    __slots__ = ("_at", "_before", "_timeouts")
+    __slots__ = ("_at", "_before", "_most", "_timeouts")
 
     def __init__(self, seconds: float | None, timeouts: dict[str, float | None]) -> None:
         self._at = None if seconds is None else time.monotonic() + seconds
         self._before: float | None = None
         self._timeouts = timeouts
+        self._most = [(step, timeouts.get(step)) for step in STEPS]
 
     @property
     def is_over(self) -> bool:
@@ -55,7 +62,8 @@ class Deadline:
         seconds = self._at - time.monotonic()
         if seconds <= 0:
             raise TimeoutError
-        self._timeouts.update(connect=seconds, read=seconds, write=seconds, pool=seconds)
+        for step, most in self._most:
+            self._timeouts[step] = seconds if most is None else min(seconds, most)
 
     def __enter__(self) -> None:
         self._before, _until.at = _until.at, self._at
@@ -92,6 +100,8 @@ class DeadlineStream(httpcore2.NetworkStream):
             self._stream.write(buffer[start : start + PIECE], left(timeout, httpcore2.WriteTimeout))
 
     def close(self) -> None:
+        with suppress(OSError):  # Whoever reads from it in another thread is to hear of it.
+            self._stream.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
         self._stream.close()
 
     def start_tls(
@@ -105,10 +115,11 @@ class DeadlineStream(httpcore2.NetworkStream):
 
 
 class DeadlineBackend(httpcore2.NetworkBackend):
-    """Connects to one address of a host after the other, as long as there is time."""
+    """Connects to one address of a host after the other, as long as there is time, and until it `is_closed`."""
 
     def __init__(self) -> None:
         self._sockets = httpcore2.SyncBackend()
+        self.is_closed = False
 
     def connect_tcp(
         self,
@@ -124,13 +135,17 @@ class DeadlineBackend(httpcore2.NetworkBackend):
             raise httpcore2.ConnectError from error
         failed: Exception = httpcore2.ConnectError()
         for *_, address in found:
+            if self.is_closed:
+                break
             seconds = left(timeout, httpcore2.ConnectTimeout)
             try:
                 stream = self._sockets.connect_tcp(str(address[0]), port, seconds, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failed = error
             else:
-                return DeadlineStream(stream)
+                if not self.is_closed:
+                    return DeadlineStream(stream)
+                stream.close()
         raise failed
 
     def sleep(self, seconds: float) -> None:
@@ -142,10 +157,16 @@ class DeadlineTransport(httpx2.HTTPTransport):
 
     def __init__(self, verify: ssl.SSLContext) -> None:
         super().__init__(verify=verify, trust_env=False)
+        self._backend = DeadlineBackend()
         self._pool = httpcore2.ConnectionPool(
             ssl_context=verify,
             max_connections=100,  # As httpx2 has it.
             max_keepalive_connections=20,
             keepalive_expiry=5.0,
-            network_backend=DeadlineBackend(),
+            network_backend=self._backend,
         )
+
+    def close(self) -> None:
+        """Close what is open, and connect no more: who waits for a connection would else get one."""
+        self._backend.is_closed = True
+        super().close()

@@ -163,6 +163,8 @@ class Course:
         self.download: Download | None = spec.download
         self.timeout_s = rules.timeout_s if spec.timeout is DEFAULT else seconds_of(spec.timeout)
         self._limit = rules.max_body_bytes if spec.max_body_bytes is DEFAULT else bytes_of(spec.max_body_bytes)
+        if not is_method(spec.method):
+            refuse("the method is none that a request can have")
         url = rules.url_of(spec.url)
         # A client of the source's own has them already; to merge headers is half of what a request costs.
         headers: Any = None if is_own else rules.headers
@@ -184,8 +186,6 @@ class Course:
             )
         except Exception as error:  # noqa: BLE001 (whatever a client makes of what it is given)
             refuse(f"no request can be made of these arguments: {type(error).__name__}")
-        if spec.method not in METHODS and (NAME.fullmatch(spec.method) is None or spec.method.upper() == "CONNECT"):
-            refuse("the method is none that a request can have")
         self.sending: Mapping[str, Any] = {} if rules.auth is None else {"auth": rules.auth}
         self._sent_at = self._answered_at = time()
 
@@ -313,6 +313,13 @@ class Course:
         return NetworkFailure(kind=FailureKind.TIMEOUT, message=f"no whole answer within {self.timeout_s:g} s")
 
 
+def is_method(method: object) -> bool:
+    """Whether a request can have it."""
+    if not isinstance(method, str):
+        return False
+    return method in METHODS or (NAME.fullmatch(method) is not None and method.upper() != "CONNECT")
+
+
 def url_reader(base: Any, url_type: Any) -> Callable[[str], Any]:  # noqa: ANN401 (a URL of httpx2 or httpx, and its type)
     """What makes the URL to be asked of what a caller writes: relative ones go behind the path of `base`."""
 
@@ -331,7 +338,11 @@ def url_reader(base: Any, url_type: Any) -> Callable[[str], Any]:  # noqa: ANN40
             refuse("a URL with a host has a scheme as well")
         if base is None:
             refuse("a relative URL needs a base_url")
-        return base.copy_with(raw_path=base.raw_path.partition(b"?")[0].rstrip(b"/") + b"/" + url.raw_path.lstrip(b"/"))
+        above = base.raw_path.partition(b"?")[0].rstrip(b"/") + b"/"
+        url = base.copy_with(raw_path=above + url.raw_path.lstrip(b"/"))
+        if not url.raw_path.startswith(above):
+            refuse("a relative URL that leads out of the base_url")
+        return url
 
     return url_of
 
@@ -357,7 +368,8 @@ def bytes_of(limit: object) -> int | None:
 def checked_headers(headers: Any) -> Mapping[str, str]:  # noqa: ANN401 (what a caller passes)
     """Headers as a mapping. Refused where one could not be sent, or would be more than one."""
     try:
-        pairs = dict(headers).items()
+        given = dict(headers) if isinstance(headers, Mapping) else list(headers)
+        pairs = dict(given).items()
     except (TypeError, ValueError):
         refuse("headers: no mapping of names to values")
     for name, value in pairs:
@@ -365,7 +377,10 @@ def checked_headers(headers: Any) -> Mapping[str, str]:  # noqa: ANN401 (what a 
             refuse("headers: a name is illegal")
         if not isinstance(value, str) or VALUE.fullmatch(value) is None or not value.isascii():
             refuse(f"headers: the value of {name} is illegal")
-    return {name.lower(): value for name, value in pairs}
+    checked = {name.lower(): value for name, value in pairs}
+    if len(checked) != len(given):
+        refuse("headers: a name is there twice")
+    return checked
 
 
 def has_cookie(*headers: Any) -> bool:  # noqa: ANN401 (as above)

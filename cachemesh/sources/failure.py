@@ -128,10 +128,9 @@ class NetworkFailure(Options):
     def of_exception(cls, error: BaseException, message: str | None = None) -> Self:
         """What an exception of httpx2, httpx, the standard library or any other means.
 
-        One that has a `failure`, a `NetworkFailure`, has said it itself.
+        One that has a `failure`, a `NetworkFailure`, has said it itself; that of `raise_for_status` has a response.
         """
-        told = getattr(error, "failure", None)
-        known = told if isinstance(told, NetworkFailure) else cls(kind=kind_of(error), message=type(error).__name__)
+        known = _told_by(error) or cls(kind=kind_of(error), message=type(error).__name__)
         return cls(
             kind=known.kind,
             message=known.message if message is None else message,
@@ -198,13 +197,13 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
 
 def kind_of(error: BaseException) -> FailureKind:
     """The kind of failure that an exception stands for."""
-    told = getattr(error, "failure", None)
-    if isinstance(told, NetworkFailure):
+    told = _told_by(error)
+    if told is not None:
         return told.kind
     if isinstance(error, asyncio.CancelledError):
         return FailureKind.CANCELLED
     for each in type(error).__mro__:
-        if each.__module__.partition(".")[0] in {"httpx", "httpx2", "httpcore", "httpcore2"}:
+        if _is_of_a_client(each):
             kind = KIND_OF_EXCEPTION.get(each.__name__)
             if kind is not None:
                 return kind
@@ -213,11 +212,28 @@ def kind_of(error: BaseException) -> FailureKind:
     return FailureKind.NETWORK if isinstance(error, OSError) else FailureKind.UNKNOWN
 
 
+def _told_by(error: BaseException) -> NetworkFailure | None:
+    """What is known of `error` from what it brings along."""
+    told = getattr(error, "failure", None)
+    if isinstance(told, NetworkFailure):
+        return told
+    if type(error).__name__ == "HTTPStatusError" and _is_of_a_client(type(error)):
+        response = getattr(error, "response", None)
+        return None if response is None else NetworkFailure.of_response(response)
+    return None
+
+
+def _is_of_a_client(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in {"httpx", "httpx2", "httpcore", "httpcore2"}
+
+
 def without_frames(error: BaseException) -> BaseException:
     """`error`, let go of the frames, the request and the exceptions behind it: it may be kept for long."""
     error.__traceback__ = error.__context__ = error.__cause__ = None
     if getattr(error, "_request", None) is not None:
         error._request = None  # type: ignore[attr-defined]  # noqa: SLF001 (it has the headers with the credentials; no setter takes None)
+    if _is_of_a_client(type(error)) and getattr(error, "response", None) is not None:
+        error.response = None  # type: ignore[attr-defined]  # An HTTPStatusError: it has the body, and the request.
     return error
 
 

@@ -17,6 +17,7 @@ from cachemesh.sources.exchange import (
     Spec,
     bytes_of,
     checked_headers,
+    is_method,
     seconds_of,
     url_reader,
 )
@@ -109,7 +110,7 @@ def rules_of(
             base = client.base_url
         rules = Rules(
             base,
-            lru_cache(maxsize=1024)(url_reader(base, url_type)),
+            known_urls(base, url_type),
             {"accept-encoding": ACCEPTED, **checked_headers(headers or {})},
             auth,
             seconds_of(timeout),
@@ -120,6 +121,19 @@ def rules_of(
     except RefusedError as error:
         raise ValueError(error.failure.message) from None
     return rules
+
+
+def known_urls(base: Any, url_type: Any) -> Callable[[str], Any]:  # noqa: ANN401 (a URL of httpx2 or httpx, and its type)
+    """`url_reader`, with a memory."""
+    known = lru_cache(maxsize=1024)(url_reader(base, url_type))
+
+    def url_of(text: str) -> Any:  # noqa: ANN401 (as above)
+        try:
+            return known(text)
+        except TypeError:  # It is not even hashable.
+            refuse("the URL is invalid")
+
+    return url_of
 
 
 def shown(url: Any) -> str:  # noqa: ANN401 (a URL of httpx2 or httpx)
@@ -134,7 +148,7 @@ def backoff_of(rules: Rules, spec: Spec) -> Backoff | None:
         return None
     if not isinstance(backoff, Backoff):
         refuse("retry: a Backoff, or None")
-    return backoff if backoff.covers(spec.method) and spec.is_repeatable else None
+    return backoff if is_method(spec.method) and backoff.covers(spec.method) and spec.is_repeatable else None
 
 
 def attempt_of(rules: Rules, spec: Spec, backoff: Backoff) -> Spec:

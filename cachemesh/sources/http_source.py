@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+import threading
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 from returns.result import Failure, Result, Success
@@ -56,8 +57,9 @@ def _verb(method: str, text: str) -> AsyncVerb:
 class HttpSource(Fetching):
     """An HTTP origin: its answers are `Result`s, and each thing that can go wrong is a `NetworkFailure`.
 
-    `base_url`: relative URLs go behind its path. `headers`: for all requests.
-    `auth`: as httpx2 has it. `retry`: a `Backoff`; left out, there is a single
+    `base_url`: relative URLs go behind its path, and not out of it. `headers` and
+    `auth` (as httpx2 has it): for all requests, also to an absolute URL of another
+    origin. `retry`: a `Backoff`; left out, there is a single
     attempt.
 
     `client`: an `AsyncClient` of httpx2 or httpx to send with, which stays yours
@@ -83,7 +85,7 @@ class HttpSource(Fetching):
     not from https to http, to a link-local address, or from a public origin to a
     private address. To another origin goes nothing but Accept, Accept-Language,
     Accept-Encoding, User-Agent, and where the method stays, the body with its
-    type: no credentials, no cookies, no header that you have set.
+    type: no credentials, no cookies, no other header that you have set.
 
     A status other than 2xx is a failure. So is an answer that is broken, too
     large or cut short: nothing is handed out in part. Cancellation passes through.
@@ -112,6 +114,9 @@ class HttpSource(Fetching):
         self._given = client
         self._verify = verify
         self._clients: dict[asyncio.AbstractEventLoop, Any] = {}
+        self._under_way: dict[asyncio.Timeout, Any] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._lock = threading.Lock()
         self._is_closed = False
 
     get: AsyncVerb = _verb("GET", "What is at `url`, as `parser` says.")
@@ -214,12 +219,12 @@ class HttpSource(Fetching):
 
     async def _attempt(self, spec: Spec) -> Result[Exchange, NetworkFailure]:
         client: Any = self._given
-        if self.is_closed or (client is not None and client.is_closed):
-            return Failure(CLOSED)
         timeouts = None
         if client is None:
             client = self._clients.get(asyncio.get_running_loop()) or self._own_client()
             timeouts = NO_TIMEOUTS
+        if self._is_closed or client.is_closed:
+            return Failure(CLOSED)
         try:
             course = Course(self._rules, client, spec, timeouts, is_own=self._given is None)
         except RefusedError as error:
@@ -227,18 +232,21 @@ class HttpSource(Fetching):
         limit = asyncio.timeout(course.timeout_s)
         try:
             async with limit:
+                self._under_way[limit] = client
                 return Success(await _performed(client, course))
         except Exception as error:  # noqa: BLE001 (whatever a client, its hooks or an `auth` raise)
-            if limit.expired():
-                return Failure(course.timed_out)
-            return Failure(self._why(course, error))
-
-    def _why(self, course: Course, error: Exception) -> NetworkFailure:
-        return CLOSED if self._is_closed else course.failure_of(error)
+            if self._is_closed:
+                return Failure(CLOSED)
+            return Failure(course.timed_out if limit.expired() else course.failure_of(error))
+        finally:
+            self._under_way.pop(limit, None)
 
     def _own_client(self) -> Any:  # noqa: ANN401 (an httpx2.AsyncClient)
-        self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
-        client = self._clients[asyncio.get_running_loop()] = own_async_client(self._verify, self._rules.headers)
+        client = own_async_client(self._verify, self._rules.headers)
+        with self._lock:  # Other threads have loops too.
+            for loop in [loop for loop in self._clients if loop.is_closed()]:
+                del self._clients[loop]
+            self._clients[asyncio.get_running_loop()] = client
         return client
 
     @property
@@ -247,15 +255,28 @@ class HttpSource(Fetching):
         return self._is_closed
 
     async def aclose(self) -> None:
-        """Close its own connections. What is asked from then on is answered with a `cancelled` failure."""
+        """Close its own connections. What is under way, or asked from then on, ends in a `cancelled` failure."""
         self._is_closed = True
-        clients, self._clients = self._clients, {}
-        here = asyncio.get_running_loop()
+        with self._lock:
+            clients, self._clients = self._clients, {}
+        here = clients.pop(asyncio.get_running_loop(), None)
         for loop, client in clients.items():
-            if loop is here:
-                await client.aclose()
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+            with suppress(RuntimeError):  # It has just been closed, and all that is open in it.
+                loop.call_soon_threadsafe(self._leave, loop, client)
+        if here is not None:
+            await self._left(here)
+
+    def _leave(self, loop: asyncio.AbstractEventLoop, client: Any) -> None:  # noqa: ANN401 (as below)
+        task = loop.create_task(self._left(client))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _left(self, client: Any) -> None:  # noqa: ANN401 (an httpx2.AsyncClient)
+        """Close a client of the running loop, and end what it does: also what waits for a connection."""
+        for limit, busy in list(self._under_way.items()):
+            if busy is client and not limit.expired():
+                limit.reschedule(0.0)
+        await client.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -275,7 +296,7 @@ async def _performed(client: Any, course: Course) -> Exchange:  # noqa: ANN401 (
             body = course.on_answer(response)
             try:
                 if response.is_stream_consumed:  # An `auth` or a hook has wanted to see it.
-                    body.feed(response.content)
+                    body.feed_decoded(response.content)
                 else:
                     async with aclosing(response.aiter_raw()) as raw:
                         async for chunk in raw:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import codecs
 from contextlib import suppress
-from functools import lru_cache
-from types import FunctionType
+from functools import lru_cache, partial
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -14,6 +14,13 @@ from cachemesh.sources.failure import FailureKind, NetworkFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+NO_TYPES: Final = (str, FunctionType, MethodType, partial)
+"""Pydantic would look up the name, and call the others with what an origin sends."""
+
+NO_CHARSETS: Final = frozenset({"punycode", "unicode-escape", "raw-unicode-escape"})
+"""Codecs of Python's that are no charsets. Punycode takes hours for a few MB."""
 
 
 class UnfitError(Exception):
@@ -50,15 +57,21 @@ def _nothing(body: bytes, charset: str | None) -> None:
 
 def _text(body: bytes, charset: str | None) -> str:
     """As UTF-8, where the origin says nothing or something odd."""
+    name = _charset(charset or "utf-8")
     try:
-        codec = codecs.lookup(charset or "utf-8")
-    except (LookupError, ValueError):
-        codec = codecs.lookup("utf-8")
-    try:
-        return codec.decode(body)[0]
+        return body.decode(name)
     except Exception:  # noqa: BLE001 (a codec may raise anything; UnicodeError quotes the body)
-        msg = f"the body is no {codec.name} text"
+        msg = f"the body is no {name} text"
         raise UnfitError(msg) from None
+
+
+def _charset(name: str) -> str:
+    try:
+        known = codecs.lookup(name).name
+        b"x".decode(name, "replace")  # A LookupError where it makes no text, but unpacks bz2.
+    except (LookupError, ValueError):
+        return "utf-8"
+    return "utf-8" if known in NO_CHARSETS else known
 
 
 def _reader(parser: Any, text: str = "") -> Callable[[bytes, str | None], Any]:  # noqa: ANN401 (as above)
@@ -82,7 +95,7 @@ def _adapter(parser: Any) -> TypeAdapter[Any]:  # noqa: ANN401 (as above)
     if isinstance(parser, TypeAdapter):
         return parser
     with suppress(Exception):  # Hooks of a type may raise anything.
-        if not isinstance(parser, str | FunctionType):  # Pydantic would look up the name, or call the function.
+        if not isinstance(parser, NO_TYPES):
             return TypeAdapter(parser)
     msg = "the parser is no type that pydantic knows"
     raise UnfitError(msg)

@@ -9,7 +9,7 @@ resolves to is not.
 from __future__ import annotations
 
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
 from msgspec import Struct
@@ -23,6 +23,10 @@ OF_THE_BODY: Final = frozenset(
     {"content-type", "content-length", "content-encoding", "content-language", "transfer-encoding"}
 )
 """They go where the body goes."""
+
+
+TRANSLATED: Final = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/96", "::ffff:0:0:0/96")))
+"""Networks whose addresses end in the IPv4 address that a translator makes of them (RFC 6052, 8215 and 7915)."""
 
 
 class Place(Struct, frozen=True):
@@ -88,5 +92,11 @@ def address_of(host: str) -> IPv4Address | IPv6Address | None:
             return IPv4Address(socket.inet_aton(host.rstrip(".")))
         except (OSError, ValueError):
             return None
-    inner = address.ipv4_mapped or address.sixtofour if isinstance(address, IPv6Address) else None
-    return inner or address
+    return _inner(address) or address if isinstance(address, IPv6Address) else address
+
+
+def _inner(address: IPv6Address) -> IPv4Address | None:
+    """The IPv4 address that is reached by `address`, if any is."""
+    if any(address in network for network in TRANSLATED):
+        return IPv4Address(int(address) & 0xFFFF_FFFF)
+    return address.ipv4_mapped or address.sixtofour

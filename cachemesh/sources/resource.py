@@ -6,6 +6,7 @@ one side, and on the other what a cache is told: `Fresh`, `DoNotCache`, `NotModi
 
 from __future__ import annotations
 
+from copy import deepcopy
 from hashlib import blake2b
 from time import time
 from typing import TYPE_CHECKING, Any, Final, TypedDict
@@ -98,13 +99,17 @@ class Resource:
         scope: CacheScope = CacheScope.GLOBAL,
         default_ttl: Duration | Default | None = DEFAULT,
         heuristic: bool = False,
-        **options: Any,  # noqa: ANN401 (those of a `Spec`)
+        params: Any = None,  # noqa: ANN401 (what httpx2 takes)
+        headers: Any = None,  # noqa: ANN401 (as above)
+        timeout: Any = DEFAULT,  # noqa: ANN401 (a duration, however it is written)
+        max_body_bytes: int | Default | None = DEFAULT,
+        retry: Any = DEFAULT,  # noqa: ANN401 (a Backoff)
     ) -> None:
         ttl_s: float | Default | None = default_ttl if isinstance(default_ttl, Default) else duration_s(default_ttl)
         self.caching = caching.Rules(CacheScope(scope) is CacheScope.GLOBAL, heuristic, ttl_s)
         self._source = source
         self._client = client
-        self.spec = Spec("GET", url, **options)
+        self.spec = Spec("GET", url, timeout=timeout, max_body_bytes=max_body_bytes, retry=retry)
         self.refusal: NetworkFailure | None = None
         self.read: Any = reading(parser)
         self.options: FetchOptions = {
@@ -118,7 +123,8 @@ class Resource:
         if isinstance(self.read, NetworkFailure):
             self.refusal = self.read
         try:
-            self._headers = checked_headers(self.spec.headers or {})
+            self._headers = checked_headers(headers or {})
+            self.spec = structs.replace(self.spec, params=copied(params), headers=self._headers or None)
             place, self._fields = self.described()
         except RefusedError as error:
             self.refusal = error.failure
@@ -254,6 +260,14 @@ def life_of(told: Verdict) -> float | Lifetime | Default | None:
     if told.serve_stale_s is None or isinstance(told.ttl_s, Default):
         return told.ttl_s
     return Lifetime(ttl=told.ttl_s, serve_stale_for=told.serve_stale_s, stale_if_error_for=told.stale_if_error_s or 0.0)
+
+
+def copied(params: Any) -> Any:  # noqa: ANN401 (what httpx2 takes)
+    """`params` as they are now: what asks is to stay what the key was made of."""
+    try:
+        return deepcopy(params)
+    except Exception:  # noqa: BLE001 (an iterator, or whatever cannot be copied)
+        refuse("params: they cannot be copied")
 
 
 def fields_of(headers: Headers) -> Fields:

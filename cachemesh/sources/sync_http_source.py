@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import closing
@@ -93,6 +94,7 @@ class SyncHttpSource(SyncFetching):
         self._sleep = sleep
         self._lock = threading.Lock()
         self._own: Any = None
+        self._pid = 0
         self._is_closed = False
 
     get: SyncVerb = _verb("GET", "What is at `url`, as `parser` says.")
@@ -183,10 +185,10 @@ class SyncHttpSource(SyncFetching):
             self._sleep(wait)
 
     def _attempt(self, spec: Spec) -> Result[Exchange, NetworkFailure]:
-        client: Any = self._given or self._own or self._own_client()
-        if self.is_closed or client.is_closed:
+        client: Any = self._given or self._own_client()
+        if self._is_closed or client.is_closed:
             return Failure(CLOSED)
-        timeouts: dict[str, float | None] = {}
+        timeouts: dict[str, float | None] = {} if self._given is None else client.timeout.as_dict()
         try:
             course = Course(self._rules, client, spec, {"timeout": timeouts}, is_own=self._given is None)
         except RefusedError as error:
@@ -196,18 +198,17 @@ class SyncHttpSource(SyncFetching):
             with clock:
                 return Success(_performed(client, course, clock))
         except Exception as error:  # noqa: BLE001 (whatever a client, its hooks or an `auth` raise)
-            if clock.is_over:
-                return Failure(course.timed_out)
-            return Failure(self._why(course, error))
-
-    def _why(self, course: Course, error: Exception) -> NetworkFailure:
-        return CLOSED if self._is_closed else course.failure_of(error)
+            if self._is_closed:
+                return Failure(CLOSED)
+            return Failure(course.timed_out if clock.is_over else course.failure_of(error))
 
     def _own_client(self) -> Any:  # noqa: ANN401 (an httpx2.Client)
-        with self._lock:
-            if self._own is None:
-                self._own = own_sync_client(self._verify, self._rules.headers)
-            return self._own
+        if self._own is None or self._pid != os.getpid():
+            with self._lock:
+                if self._own is None or self._pid != os.getpid():  # The connections of a parent are the parent's.
+                    self._own = own_sync_client(self._verify, self._rules.headers)
+                    self._pid = os.getpid()
+        return self._own
 
     @property
     def is_closed(self) -> bool:
@@ -215,9 +216,9 @@ class SyncHttpSource(SyncFetching):
         return self._is_closed
 
     def close(self) -> None:
-        """Close its own connections. What is asked from then on is answered with a `cancelled` failure."""
+        """Close its own connections. What is under way, or asked from then on, ends in a `cancelled` failure."""
         self._is_closed = True
-        if self._own is not None:
+        if self._own is not None and self._pid == os.getpid():
             self._own.close()
 
     def __enter__(self) -> Self:
@@ -239,7 +240,7 @@ def _performed(client: Any, course: Course, clock: Deadline) -> Exchange:  # noq
             body = course.on_answer(response)
             try:
                 if response.is_stream_consumed:  # An `auth` or a hook has wanted to see it.
-                    body.feed(response.content)
+                    body.feed_decoded(response.content)
                 else:
                     clock.look()
                     with closing(response.iter_raw()) as raw:

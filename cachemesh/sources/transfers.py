@@ -25,6 +25,10 @@ PIECE: Final = 256 * 1024
 """Bytes that are read of a file, and kept of a download, before a disk is asked again."""
 
 
+NAME_LENGTH: Final = 50
+"""Characters of a file's name that are in that of its part: file systems take 255 bytes."""
+
+
 class Download:
     """Where a body goes: a file that has its name only once it is whole, or an open one."""
 
@@ -111,7 +115,7 @@ class Download:
         file = self._file
         if file is None:
             if isinstance(self._to, Path):
-                self._part = self._to.with_name(f".{self._to.name}.{secrets.token_hex(8)}.part")
+                self._part = self._to.with_name(f".{self._to.name[:NAME_LENGTH]}.{secrets.token_hex(8)}.part")
                 file = self._file = self._part.open("xb")
                 self._start = 0
             else:

@@ -299,7 +299,7 @@ class Messages(Generic[T]):
         """Send text (a str), bytes, or anything else as JSON, as pydantic writes it.
 
         Where a connection is being made, it waits for that. `Failure(network)`
-        where there is none, `Failure(parsing)` where there is no JSON for `value`.
+        where there is none, `Failure(parsing)` where there is no JSON or no UTF-8 for `value`.
         A message that was sent may still be lost with its connection.
         """
         try:
@@ -487,8 +487,15 @@ def data_of(event: Any) -> str | bytes:  # noqa: ANN401 (a message of wsproto's,
 
 
 def written(value: object) -> str | bytes:
-    """What is sent for `value`. `UnfitError`: there is no JSON for it."""
-    if isinstance(value, str | bytes):
+    """What is sent for `value`. `UnfitError`: there is no JSON for it, or it is no text that can be sent."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            msg = "there is no UTF-8 for this text"
+            raise UnfitError(msg) from None
         return value
     try:
         return ANYTHING.dump_json(value).decode()
@@ -541,7 +548,7 @@ def shown_url(url: str) -> str:
     """`url` without what may be secret in it. ValueError, which does not quote it: it is no absolute one."""
     try:
         parts = httpx2.URL(url)
-    except (httpx2.InvalidURL, TypeError):
+    except (httpx2.InvalidURL, TypeError, UnicodeEncodeError):
         msg = "the URL of a WebSocket cannot be read"
         raise ValueError(msg) from None
     if parts.scheme not in SCHEMES or not parts.host:
