@@ -214,9 +214,9 @@ def imported_from_outside() -> set[str]:
         ("auth", "storages", "keyring.py"),
         ("sources", "deadline.py"),
         ("sources", "own_clients.py"),
-        ("sources", "upgrade.py"),
         ("sources", "watched.py"),
-        ("sources", "websocket.py"),
+        ("sources", "websocket", "source.py"),
+        ("sources", "websocket", "upgrade.py"),
     }
     outside = set()
     for path in files_of_the_package():

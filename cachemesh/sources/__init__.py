@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cachemesh.sources.attempts import retrying
     from cachemesh.sources.backoff import Backoff
-    from cachemesh.sources.exchange import Exchange
     from cachemesh.sources.failure import FailureKind, NetworkFailure, parse_retry_after
-    from cachemesh.sources.feed import Feed
-    from cachemesh.sources.fetcher import HttpFetcher, HttpTokenFetcher, SyncHttpFetcher, SyncHttpTokenFetcher
-    from cachemesh.sources.http_source import HttpSource
-    from cachemesh.sources.inbox import Overflow
-    from cachemesh.sources.link import Phase
-    from cachemesh.sources.reconnect import ReconnectOptions
-    from cachemesh.sources.sync_http_source import SyncHttpSource
-    from cachemesh.sources.websocket import Messages, WebSocketSource
+    from cachemesh.sources.http.exchange import Exchange
+    from cachemesh.sources.http.fetcher import HttpFetcher, HttpTokenFetcher, SyncHttpFetcher, SyncHttpTokenFetcher
+    from cachemesh.sources.http.source import HttpSource
+    from cachemesh.sources.http.sync_source import SyncHttpSource
+    from cachemesh.sources.websocket.feed import Feed
+    from cachemesh.sources.websocket.inbox import Overflow
+    from cachemesh.sources.websocket.link import Phase
+    from cachemesh.sources.websocket.reconnect import ReconnectOptions
+    from cachemesh.sources.websocket.source import Messages, WebSocketSource
 else:
     from cachemesh._lazy import lazy
 
@@ -26,16 +26,16 @@ else:
         {
             "cachemesh.sources.attempts": "retrying",
             "cachemesh.sources.backoff": "Backoff",
-            "cachemesh.sources.exchange": "Exchange",
+            "cachemesh.sources.http.exchange": "Exchange",
             "cachemesh.sources.failure": "FailureKind NetworkFailure parse_retry_after",
-            "cachemesh.sources.feed": "Feed",
-            "cachemesh.sources.fetcher": "HttpFetcher HttpTokenFetcher SyncHttpFetcher SyncHttpTokenFetcher",
-            "cachemesh.sources.http_source": "HttpSource",
-            "cachemesh.sources.inbox": "Overflow",
-            "cachemesh.sources.link": "Phase",
-            "cachemesh.sources.reconnect": "ReconnectOptions",
-            "cachemesh.sources.sync_http_source": "SyncHttpSource",
-            "cachemesh.sources.websocket": "Messages WebSocketSource",
+            "cachemesh.sources.websocket.feed": "Feed",
+            "cachemesh.sources.http.fetcher": "HttpFetcher HttpTokenFetcher SyncHttpFetcher SyncHttpTokenFetcher",
+            "cachemesh.sources.http.source": "HttpSource",
+            "cachemesh.sources.websocket.inbox": "Overflow",
+            "cachemesh.sources.websocket.link": "Phase",
+            "cachemesh.sources.websocket.reconnect": "ReconnectOptions",
+            "cachemesh.sources.http.sync_source": "SyncHttpSource",
+            "cachemesh.sources.websocket.source": "Messages WebSocketSource",
         },
     )
 

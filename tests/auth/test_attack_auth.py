@@ -43,7 +43,7 @@ from cachemesh.auth.daemons import MOST_CALLS
 from cachemesh.auth.oauth import Ask
 from cachemesh.auth.storages.errors import TokenStorageError
 from cachemesh.sources import Backoff, NetworkFailure, retrying
-from cachemesh.sources.upgrade import failure_of
+from cachemesh.sources.websocket.upgrade import failure_of
 from tests.auth.keepers import HOUR, NEW, NOW, Faulty, Gate, action, done, keeping, raising, signed_in, token
 from tests.auth.storage_children import storage_at
 from tests.scenarios.helpers import in_real_time

@@ -19,7 +19,7 @@ from returns.result import Success
 
 from cachemesh.sources import Backoff, FailureKind, HttpSource, NetworkFailure, SyncHttpSource, WebSocketSource
 from cachemesh.sources.backoff import Attempts
-from cachemesh.sources.redirects import Place, hop_of
+from cachemesh.sources.http.redirects import Place, hop_of
 from tests.sources.servers import PATIENCE_S, RawServer, Request, raw_server, response
 from tests.sources.websockets_here import Server as WebSocketServer
 

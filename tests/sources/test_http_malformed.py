@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from returns.result import Success
 
 from cachemesh.sources import Backoff, FailureKind
-from cachemesh.sources.body import Body, BrokenBodyError, TooLargeError
+from cachemesh.sources.http.body import Body, BrokenBodyError, TooLargeError
 from tests.sources.servers import Request, raw_server, response
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from returns.result import Success
 
 from cachemesh.sources import FailureKind
-from cachemesh.sources.redirects import Hop, Place, address_of, hop_of, is_inside
+from cachemesh.sources.http.redirects import Hop, Place, address_of, hop_of, is_inside
 from tests.sources.servers import RawServer, Request, raw_server, response
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachemesh.sources import FailureKind, NetworkFailure, Phase, ReconnectOptions, link
+from cachemesh.sources import FailureKind, NetworkFailure, Phase, ReconnectOptions
 from cachemesh.sources.backoff import Waits
-from cachemesh.sources.link import (
+from cachemesh.sources.websocket import link
+from cachemesh.sources.websocket.link import (
     Begun,
     Connect,
     Finish,

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from cachemesh.shell.default import DEFAULT, Default
-from cachemesh.sources.caching import (
+from cachemesh.sources.http.caching import (
     LONGEST_S,
     NOTHING_SAID,
     Answered,

@@ -28,9 +28,9 @@ from cachemesh.sources import (
     Phase,
     ReconnectOptions,
     WebSocketSource,
-    websocket,
 )
-from cachemesh.sources.upgrade import Session
+from cachemesh.sources.websocket import source
+from cachemesh.sources.websocket.upgrade import Session
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop
 from tests.sources.websockets_here import RawServer, Server, unused_port
@@ -1062,7 +1062,7 @@ def test_ca3_a_cancellation_is_not_lost_to_an_error_that_comes_with_it(monkeypat
             assert server.opened == 1
             assert [each async for each in messages] == []
 
-    monkeypatch.setattr(websocket, "Session", Awkward)
+    monkeypatch.setattr(source, "Session", Awkward)
     run(main())
 
 

@@ -13,7 +13,7 @@ from cachemesh.core.retry import LONGEST_DELAY_S
 from cachemesh.shell.durations import Duration, duration_s
 from cachemesh.shell.options import Options
 from cachemesh.sources.backoff import Waits
-from cachemesh.sources.link import Rules
+from cachemesh.sources.websocket.link import Rules
 
 
 def _checked(duration: object) -> object:

@@ -15,7 +15,7 @@ from cachemesh.core.scopes import CacheScope
 from cachemesh.errors import CacheClosed, CacheError, NoActiveUser
 from cachemesh.shell.logging import shown_error
 from cachemesh.sources.failure import FailureKind, NetworkFailure
-from cachemesh.sources.tasks import ended
+from cachemesh.sources.websocket.tasks import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -21,13 +21,13 @@ from cachemesh.shell.directives import DoNotCache, Fresh, NotModified, Previous
 from cachemesh.shell.durations import Duration, duration_s
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.shell.schema import Schema
-from cachemesh.sources import caching
-from cachemesh.sources.caching import Answered, Asked, Fields, Verdict, conditions, stored_in, strictest, verdict
-from cachemesh.sources.exchange import Exchange, Passed, Rules, Spec, checked_headers
 from cachemesh.sources.failure import FailureKind, NetworkFailure
-from cachemesh.sources.http import reading, shown
+from cachemesh.sources.http import caching
+from cachemesh.sources.http.caching import Answered, Asked, Fields, Verdict, conditions, stored_in, strictest, verdict
+from cachemesh.sources.http.exchange import Exchange, Passed, Rules, Spec, checked_headers
+from cachemesh.sources.http.refusals import RefusedError, refuse
+from cachemesh.sources.http.settings import reading, shown
 from cachemesh.sources.parsing import UnfitError
-from cachemesh.sources.refusals import RefusedError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from returns.result import Failure, Result, Success
 
 from cachemesh.sources.backoff import Attempts
-from cachemesh.sources.body import TooLargeError
 from cachemesh.sources.deadline import Deadline
-from cachemesh.sources.exchange import Course, Exchange, Spec
 from cachemesh.sources.failure import NetworkFailure
-from cachemesh.sources.fetcher import SyncFetching
-from cachemesh.sources.http import (
+from cachemesh.sources.http.body import TooLargeError
+from cachemesh.sources.http.exchange import Course, Exchange, Spec
+from cachemesh.sources.http.fetcher import SyncFetching
+from cachemesh.sources.http.refusals import RefusedError
+from cachemesh.sources.http.settings import (
     CLOSED,
     MAX_BODY_BYTES,
     MAX_REDIRECTS,
@@ -28,9 +29,8 @@ from cachemesh.sources.http import (
     shown,
     value_of,
 )
+from cachemesh.sources.http.transfers import Download, SyncPieces, Upload
 from cachemesh.sources.own_clients import own_sync_client
-from cachemesh.sources.refusals import RefusedError
-from cachemesh.sources.transfers import Download, SyncPieces, Upload
 
 if TYPE_CHECKING:
     import ssl
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from cachemesh.sources.backoff import Backoff
     from cachemesh.sources.clients import SyncClient
-    from cachemesh.sources.http import DownloadOptions, RequestOptions, SyncRequest, SyncUpload, SyncVerb
-    from cachemesh.sources.transfers import Progress
+    from cachemesh.sources.http.transfers import Progress
+    from cachemesh.sources.http.verbs import DownloadOptions, RequestOptions, SyncRequest, SyncUpload, SyncVerb
 
 
 def _verb(method: str, text: str) -> SyncVerb:

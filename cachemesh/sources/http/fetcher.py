@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from cachemesh.core.scopes import CacheScope
-from cachemesh.sources.resource import Inquiry, Resource
+from cachemesh.sources.http.resource import Inquiry, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from cachemesh.shell.call import FetchOptions
     from cachemesh.shell.ports import Directed
-    from cachemesh.sources.exchange import Exchange, Rules, Spec
     from cachemesh.sources.failure import NetworkFailure
-    from cachemesh.sources.resource import FetcherOptions
+    from cachemesh.sources.http.exchange import Exchange, Rules, Spec
+    from cachemesh.sources.http.resource import FetcherOptions
 
 T = TypeVar("T")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from cachemesh.sources.failure import FailureKind, NetworkFailure, without_frames
-from cachemesh.sources.refusals import RefusedError, refuse
+from cachemesh.sources.http.refusals import RefusedError, refuse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping

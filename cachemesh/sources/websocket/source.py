@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, cast
 
 if find_spec("httpx2") is None or find_spec("wsproto") is None:
     message = "WebSocketSource needs the extra `http`: pip install 'cachemesh[http]'"
@@ -21,20 +21,21 @@ from httpx2.websockets import WebSocketDisconnect
 from pydantic import TypeAdapter
 from returns.pipeline import is_successful
 from returns.result import Failure, Result, Success
+from typing_extensions import TypeVar
 
 from cachemesh.core.scopes import CacheScope
 from cachemesh.shell.default import DEFAULT, Default
 from cachemesh.shell.durations import duration_s
-from cachemesh.sources import link
 from cachemesh.sources.failure import FailureKind, NetworkFailure, kind_of, without_frames
-from cachemesh.sources.feed import Feed, FeedTerms
-from cachemesh.sources.inbox import Inbox, Overflow
-from cachemesh.sources.link import Link, Phase, step
 from cachemesh.sources.own_clients import own_async_client
 from cachemesh.sources.parsing import UnfitError, reader_of
-from cachemesh.sources.reconnect import ReconnectOptions
-from cachemesh.sources.tasks import ended
-from cachemesh.sources.upgrade import Door, Session, opened
+from cachemesh.sources.websocket import link
+from cachemesh.sources.websocket.feed import Feed, FeedTerms
+from cachemesh.sources.websocket.inbox import Inbox, Overflow
+from cachemesh.sources.websocket.link import Link, Phase, step
+from cachemesh.sources.websocket.reconnect import ReconnectOptions
+from cachemesh.sources.websocket.tasks import ended
+from cachemesh.sources.websocket.upgrade import Door, Session, opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.sync_cache import SyncCache
     from cachemesh.sources.clients import AsyncClient
 
-T = TypeVar("T")
+T = TypeVar("T", default=bytes)
 
 Headers: TypeAlias = Mapping[str, str] | Callable[[], Any]
 """Headers, or a function that makes them for each connection: as they are, as a `Result`, or an awaitable of these."""
@@ -132,50 +133,11 @@ class WebSocketSource(Generic[T]):
     <WebSocketSource wss://api.example/prices>
     """
 
-    @overload
-    def __init__(
-        self: WebSocketSource[bytes],
-        url: str,
-        *,
-        client: AsyncClient | None = None,
-        headers: Headers | None = None,
-        token_keeper: TokenKeeperAdapter | None = None,
-        subprotocols: Collection[str] = (),
-        hello: object = None,
-        reconnect: ReconnectOptions = ReconnectOptions.DEFAULTS,
-        buffer: int = 256,
-        overflow: Overflow | str = Overflow.DROP_OLDEST,
-        max_message_bytes: int = MIB,
-        connect_timeout: Duration | None = 30.0,
-        ping_interval: Duration | None = 20.0,
-        ping_timeout: Duration = 20.0,
-    ) -> None: ...
-
-    @overload
     def __init__(
         self,
         url: str,
         *,
-        parser: type[T] | TypeAdapter[T],
-        client: AsyncClient | None = None,
-        headers: Headers | None = None,
-        token_keeper: TokenKeeperAdapter | None = None,
-        subprotocols: Collection[str] = (),
-        hello: object = None,
-        reconnect: ReconnectOptions = ReconnectOptions.DEFAULTS,
-        buffer: int = 256,
-        overflow: Overflow | str = Overflow.DROP_OLDEST,
-        max_message_bytes: int = MIB,
-        connect_timeout: Duration | None = 30.0,
-        ping_interval: Duration | None = 20.0,
-        ping_timeout: Duration = 20.0,
-    ) -> None: ...
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        parser: Any = bytes,
+        parser: type[T] | TypeAdapter[T] = cast("Any", bytes),  # noqa: B008 (it is `bytes`, which mypy takes for no T)
         client: AsyncClient | None = None,
         headers: Headers | None = None,
         token_keeper: TokenKeeperAdapter | None = None,

@@ -18,15 +18,15 @@ from pydantic_core import to_jsonable_python
 
 from cachemesh.shell.default import DEFAULT
 from cachemesh.shell.durations import duration_s
-from cachemesh.sources.body import ACCEPTED, Body, BrokenBodyError
 from cachemesh.sources.clients import Headers
 from cachemesh.sources.failure import FailureKind, NetworkFailure
-from cachemesh.sources.redirects import GOES_ANYWHERE, OF_THE_BODY, REDIRECTS, SCHEMES, Hop, Place, hop_of
-from cachemesh.sources.refusals import RefusedError, refuse
+from cachemesh.sources.http.body import ACCEPTED, Body, BrokenBodyError
+from cachemesh.sources.http.redirects import GOES_ANYWHERE, OF_THE_BODY, REDIRECTS, SCHEMES, Hop, Place, hop_of
+from cachemesh.sources.http.refusals import RefusedError, refuse
 
 if TYPE_CHECKING:
     from cachemesh.sources.clients import Response
-    from cachemesh.sources.transfers import Download
+    from cachemesh.sources.http.transfers import Download
 
 NOT_MODIFIED: Final = 304
 BODILESS: Final = frozenset({204, 304})

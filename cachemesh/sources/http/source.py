@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from returns.result import Failure, Result, Success
 
 from cachemesh.sources.backoff import Attempts
-from cachemesh.sources.body import TooLargeError
-from cachemesh.sources.exchange import Course, Exchange, Spec
 from cachemesh.sources.failure import NetworkFailure
-from cachemesh.sources.fetcher import Fetching
-from cachemesh.sources.http import (
+from cachemesh.sources.http.body import TooLargeError
+from cachemesh.sources.http.exchange import Course, Exchange, Spec
+from cachemesh.sources.http.fetcher import Fetching
+from cachemesh.sources.http.refusals import RefusedError
+from cachemesh.sources.http.settings import (
     CLOSED,
     MAX_BODY_BYTES,
     MAX_REDIRECTS,
@@ -26,9 +27,8 @@ from cachemesh.sources.http import (
     shown,
     value_of,
 )
+from cachemesh.sources.http.transfers import AsyncPieces, Download, Upload
 from cachemesh.sources.own_clients import NO_TIMEOUTS, own_async_client
-from cachemesh.sources.refusals import RefusedError
-from cachemesh.sources.transfers import AsyncPieces, Download, Upload
 
 if TYPE_CHECKING:
     import ssl
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from cachemesh.sources.backoff import Backoff
     from cachemesh.sources.clients import AsyncClient
-    from cachemesh.sources.http import AsyncRequest, AsyncUpload, AsyncVerb, DownloadOptions, RequestOptions
-    from cachemesh.sources.transfers import Progress
+    from cachemesh.sources.http.transfers import Progress
+    from cachemesh.sources.http.verbs import AsyncRequest, AsyncUpload, AsyncVerb, DownloadOptions, RequestOptions
 
 
 def _verb(method: str, text: str) -> AsyncVerb:
