@@ -6,6 +6,7 @@ import bz2
 import gzip
 import tracemalloc
 import zlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -79,6 +80,25 @@ def test_ht4_a_broken_answer_is_a_failure(driver: Driver, name: str, parser: Any
     assert failure.kind in {FailureKind.BAD_RESPONSE, FailureKind.NETWORK}
     assert (failure.status, failure.is_retryable) == (None, True)
     assert "canary" not in repr(failure)
+
+
+def saying(answer: list[Any], _: Request) -> list[Any]:
+    return answer
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [(b"x", None), (b"x", 60.0), (b"x" * 1_000_000, 60.0)],
+    ids=["cut short", "standing still", "larger than it says"],
+)
+def test_a_status_that_refuses_counts_whatever_becomes_of_the_body(driver: Driver, rest: tuple[Any, ...]) -> None:
+    """Nobody wants that body. It is read to keep the connection."""
+    for status, kind in (("404 Not Found", FailureKind.NOT_FOUND), ("503 Busy", FailureKind.SERVER_ERROR)):
+        refused = f"HTTP/1.1 {status}\r\ncontent-length: 100\r\nretry-after: 7\r\n\r\n".encode()
+        answer = [refused, *rest]
+        with raw_server(partial(saying, answer)) as server:
+            failure = driver.open(server.url, timeout=0.3).get("/").failure()
+        assert (failure.kind, failure.status, failure.retry_after) == (kind, int(status[:3]), 7.0)
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,7 @@ class Course:
         "_is_home",
         "_limit",
         "_passed",
+        "_refusal",
         "_rules",
         "_sent_at",
         "_spec",
@@ -160,6 +161,7 @@ class Course:
         self._spec = spec
         self._passed: tuple[Passed, ...] = ()
         self._is_home = True
+        self._refusal: NetworkFailure | None = None
         self.download: Download | None = spec.download
         self.timeout_s = rules.timeout_s if spec.timeout is DEFAULT else seconds_of(spec.timeout)
         self._limit = rules.max_body_bytes if spec.max_body_bytes is DEFAULT else bytes_of(spec.max_body_bytes)
@@ -197,6 +199,7 @@ class Course:
         status = response.status_code
         headers = response.headers
         if not 200 <= status < 300 and status != NOT_MODIFIED:  # noqa: PLR2004 (2xx)
+            self._refusal = None if self._leads_on(response) else NetworkFailure.of_response(response)
             return Body("", DISCARDED_BYTES, len)
         coding = headers.get("content-encoding", "")
         download = self.download
@@ -232,14 +235,18 @@ class Course:
                 self._answered_at,
                 self._passed,
             )
-        location = response.headers.get("location")
-        if status in REDIRECTS and location is not None and self._rules.max_redirects:
-            self._follow(response, location)
-            return None
-        raise RefusedError(NetworkFailure.of_response(response))
+        if self._refusal is not None:
+            raise RefusedError(self._refusal)
+        self._follow(response)
+        return None
 
-    def _follow(self, response: Response, location: str) -> None:
-        request = self.request
+    def _leads_on(self, response: Response) -> bool:
+        """Whether it is a redirect that may be followed."""
+        is_redirect = response.status_code in REDIRECTS and response.headers.get("location") is not None
+        return is_redirect and self._rules.max_redirects > 0
+
+    def _follow(self, response: Response) -> None:
+        request, location = self.request, response.headers["location"]
         if len(self._passed) >= self._rules.max_redirects:
             refuse("too many redirects", response)
         try:
@@ -295,7 +302,9 @@ class Course:
         return self._is_home or name in GOES_ANYWHERE
 
     def failure_of(self, error: Exception) -> NetworkFailure:
-        """What an exception on the way comes to."""
+        """What an exception on the way comes to. Once a status has refused the request, that is it."""
+        if self._refusal is not None:
+            return self._refusal
         if isinstance(error, RefusedError):
             return error.failure
         if isinstance(error, BrokenBodyError):
@@ -309,8 +318,9 @@ class Course:
 
     @property
     def timed_out(self) -> NetworkFailure:
-        """There was no whole answer in time."""
-        return NetworkFailure(kind=FailureKind.TIMEOUT, message=f"no whole answer within {self.timeout_s:g} s")
+        """There was no whole answer in time; or its status has said all that there is to say."""
+        late = f"no whole answer within {self.timeout_s:g} s"
+        return self._refusal or NetworkFailure(kind=FailureKind.TIMEOUT, message=late)
 
 
 def is_method(method: object) -> bool:
