@@ -1,0 +1,22 @@
+"""Choose a policy on your own traffic: the reducers of the cache over a recorded or modelled load, in virtual time.
+
+Names are imported when they are first asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cachemesh.simulation.request import Request
+else:
+    from cachemesh._lazy import lazy
+
+    __getattr__, __dir__ = lazy(
+        globals(),
+        {
+            "cachemesh.simulation.request": "Request",
+        },
+    )
+
+__all__ = [
+    "Request",
+]
