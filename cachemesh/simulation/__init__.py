@@ -6,6 +6,8 @@ Names are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cachemesh.simulation.configuration import Configuration, Eviction, grid
+    from cachemesh.simulation.outcome import Outcome, Spread
     from cachemesh.simulation.request import Request
 else:
     from cachemesh._lazy import lazy
@@ -13,10 +15,17 @@ else:
     __getattr__, __dir__ = lazy(
         globals(),
         {
+            "cachemesh.simulation.configuration": "Configuration Eviction grid",
+            "cachemesh.simulation.outcome": "Outcome Spread",
             "cachemesh.simulation.request": "Request",
         },
     )
 
 __all__ = [
+    "Configuration",
+    "Eviction",
+    "Outcome",
     "Request",
+    "Spread",
+    "grid",
 ]
