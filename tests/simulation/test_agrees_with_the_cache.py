@@ -208,7 +208,7 @@ def test_every_policy_makes_the_same_of_a_load(policy: CachePolicy, ttl: Any, or
 def test_the_same_with_users_a_full_memory_and_retries(seed: int, policy: CachePolicy, ttl: Any) -> None:
     options = RetryOptions(max_attempts=3, delay=0.15, backoff_factor=2.0)
     configuration = Configuration.of(policy, ttl, capacity=25, retry=options.rule)
-    requests = load(seed, users=4)
+    requests = load(seed, keys=20, users=3)
 
     outcome = simulate(requests, ROUGH, configuration, seed=seed)
 
@@ -218,11 +218,11 @@ def test_the_same_with_users_a_full_memory_and_retries(seed: int, policy: CacheP
 def test_the_loads_bring_out_all_that_is_compared() -> None:
     """Otherwise the two would agree about nothing."""
     rough = [
-        simulate(load(seed, users=4), ROUGH, Configuration.of(policy, WINDOWS, capacity=25), seed=seed)
+        simulate(load(seed, keys=20, users=3), ROUGH, Configuration.of(policy, WINDOWS, capacity=25), seed=seed)
         for seed in range(3)
         for policy in POLICIES
     ]
 
     for name in ("hits", "stood_in", "failures", "stale", "outdated", "origin_failures", "evictions"):
         assert sum(getattr(outcome, name) for outcome in rough) > 100, name
-    assert len({(outcome.hits, outcome.origin_requests) for outcome in rough}) > 15
+    assert len({(outcome.hits, outcome.origin_requests) for outcome in rough}) > 10
