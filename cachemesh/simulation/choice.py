@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from cachemesh.simulation.amounts import shown
+from cachemesh.simulation.amounts import Unit, shown
 from cachemesh.simulation.goal import Goal, Limit, Target
 from cachemesh.simulation.measures import FAILURES, ORIGIN_LOAD, P99, STALENESS
 
@@ -30,10 +30,15 @@ class Miss(Struct, frozen=True):
     excess: float
 
     def __str__(self) -> str:
-        unit = self.limit.measure.unit
-        is_over = self.value >= self.limit.bound
-        by = f"{shown(self.excess, unit)} too {'much' if is_over else 'little'}" if self.excess else "just not"
-        return f"{self.limit.measure.name} is {shown(self.value, unit)}, {by} for '{self.limit}'"
+        limit = self.limit
+        unit = limit.measure.unit
+        told = f"{limit.measure.name} is {shown(self.value, unit)}"
+        if not self.excess:
+            return f"{told}, which is not {limit.relation} {shown(limit.bound, unit)}"
+        by = shown(self.excess, unit)
+        if unit is Unit.SHARE:
+            by = f"{by.removesuffix(' %')} points"
+        return f"{told}, {by} too {'much' if limit.is_upper else 'little'} for '{limit}'"
 
 
 class Recommendation(Struct, frozen=True):
@@ -102,7 +107,7 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal) -> Recommendation:
     misses = tuple(
         Miss(limit, limit.measure.of(chosen), limit.excess(chosen)) for limit in goal.limits if not limit.holds(chosen)
     )
-    reason = f"None of {_configurations(len(outcomes))} meets the goal. This one comes nearest: {_listed(misses)}."
+    reason = f"None of {_configurations(len(outcomes))} meets the goal. This one comes nearest: {'; '.join(map(str, misses))}."
     return Recommendation(goal, index, False, 0, misses, reason)  # noqa: FBT003 (a record, positionally)
 
 
