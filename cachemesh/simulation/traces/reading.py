@@ -1,0 +1,245 @@
+"""`read`: the requests of a trace file, whatever its format."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from itertools import chain
+from typing import TYPE_CHECKING, Final, Protocol, Self, get_args
+
+from cachemesh.simulation.traces.columns import checked
+from cachemesh.simulation.traces.csv_lines import CsvLines
+from cachemesh.simulation.traces.csv_lines import sniffed as sniffed_csv
+from cachemesh.simulation.traces.instants import Instants, Unit
+from cachemesh.simulation.traces.json_lines import JsonLines, decoded
+from cachemesh.simulation.traces.lines import blocks
+from cachemesh.simulation.traces.order import Order
+from cachemesh.simulation.traces.source import content
+from cachemesh.simulation.traces.trouble import TraceError, Unread, Unreadable
+from cachemesh.simulation.traces.web_log import LINE, WebLog
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator, Mapping
+    from types import TracebackType
+
+    from cachemesh.simulation.request import Request
+    from cachemesh.simulation.traces.columns import Columns, Field
+    from cachemesh.simulation.traces.source import Progress
+
+SAMPLE: Final = 20
+
+
+class TraceFormat(StrEnum):
+    """What a trace is written in."""
+
+    CSV = "csv"
+    JSON_LINES = "jsonl"
+    COMMON_LOG = "common"
+    COMBINED_LOG = "combined"
+
+
+def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
+    path: str | os.PathLike[str],
+    *,
+    format: TraceFormat | str | None = None,  # noqa: A002 (what users call it)
+    columns: Columns | None = None,
+    delimiter: str | None = None,
+    unit: Unit | None = None,
+    query: bool = False,
+    progress: Progress | None = None,
+) -> Reading:
+    """The requests of the trace in `path`, `-` for the standard input, in the order of their times.
+
+    CSV with a header, JSON lines, and the Common and Combined Log Format are
+    told apart by the first lines, unless `format` says it ("csv", "jsonl",
+    "common", "combined"); each may be compressed by gzip or zstd. zstd needs
+    the extra `simulation` before Python 3.14.
+
+    `columns`: what the columns for time, key, user and size are called, such
+    as `{"key": "object"}`, where they have none of the usual names; or all by
+    place, from 0, for a CSV file without a header. `delimiter`: of CSV, found
+    by itself otherwise. `unit`: "s", "ms", "us" or "ns", of numbers for the
+    time; otherwise by the name (`time_ms`), or by the magnitude of the first
+    one (below 1e11 seconds, 1e14 milliseconds, 1e17 microseconds, else
+    nanoseconds). ISO 8601 is read as well. `query`: whether the keys of a web
+    log have the query of the target; without it a token there is forgotten.
+    `progress`: is called with the bytes of the file that were read, and all
+    of them, None where nobody knows.
+
+    Lines that cannot be read are counted in `unreadable` and left out. A
+    `TraceError` says, here or on the way, why there is no trace at all. The
+    memory that it takes is that of the distinct keys and users.
+
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = pathlib.Path(folder, "trace.csv")
+    ...     _ = file.write_text("time_s,key,size\\n0.5,a,100\\n1.5,b,oops\\n2.0,a,100\\n")
+    ...     with read(file) as reading:
+    ...         requests = list(reading)
+    >>> requests[1]
+    Request(at=2.0, key='a', user=None, size=100)
+    >>> str(reading.unreadable)
+    '1 line left out: 1 a size that cannot be read (line 3)'
+    """
+    forced = _format(format)
+    wanted = checked(columns)
+    if unit is not None and unit not in get_args(Unit):
+        reason = f"the unit of its times is one of {', '.join(get_args(Unit))}"
+        raise TraceError(reason)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        reason = "a delimiter is one character, and neither a quote nor the end of a line"
+        raise TraceError(reason)
+    reading = Reading(content(path, progress))
+    try:
+        reading.begin(forced, wanted, delimiter, Instants(unit), query=query)
+    except BaseException:
+        reading.close()
+        raise
+    return reading
+
+
+class Reading:
+    """The requests of a trace, to be iterated once.
+
+    `format`: what the file is written in. `lines`: how many were read so far,
+    with the header and what could not be read; ahead of the requests by what
+    is held back. `unreadable`: the lines that were left out. `backwards`: how
+    often a time was before that of the line above; requests are put right
+    where they come up to 1,024 requests too late, and those that come even
+    later, `clamped` in number, get the time of the request before them.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.format = TraceFormat.CSV
+        self.lines = 0
+        self.unreadable = Unreadable()
+        self._order = Order()
+        self._chunks = chunks
+        self._requests: Iterator[Request] = iter(())
+
+    @property
+    def backwards(self) -> int:
+        return self._order.backwards
+
+    @property
+    def clamped(self) -> int:
+        return self._order.clamped
+
+    def __iter__(self) -> Iterator[Request]:
+        return self._requests  # Not self: a `__next__` in Python would double the price of a request.
+
+    def __next__(self) -> Request:
+        return next(self._requests)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file. It closes by itself at its end."""
+        self._requests = iter(())
+        close = getattr(self._chunks, "close", None)
+        if close is not None:
+            close()
+
+    def begin(
+        self,
+        forced: TraceFormat | None,
+        columns: Mapping[Field, str | int],
+        delimiter: str | None,
+        instants: Instants,
+        *,
+        query: bool,
+    ) -> None:
+        """Find the format, and the first requests. It is called once, by `read`."""
+        lines = blocks(self._chunks, self.unreadable)
+        skipped = 0
+        for block in lines:
+            sample = [line for line in block if line and not line.isspace()][:SAMPLE]
+            if sample:
+                break
+            skipped += len(block)
+        else:
+            raise self._nothing(skipped)
+        self.lines = skipped
+        self.format = forced or _sniffed(sample, columns, delimiter)
+        parser = _parser(self.format, sample[0], columns, delimiter, instants, self.unreadable, query=query)
+        batches = self._order.sorted(self._batches(chain([block], lines), parser))
+        first = next(batches, None)
+        if first is None:
+            raise self._nothing(self.lines)
+        self._requests = chain(first, chain.from_iterable(batches))
+
+    def _batches(self, lines: Iterable[list[str]], parser: Parser) -> Iterator[list[Request]]:
+        for block in lines:
+            number = self.lines + 1
+            self.lines += len(block)
+            yield parser.read(block, number)
+
+    def _nothing(self, lines: int) -> TraceError:
+        if self.unreadable.total:
+            return TraceError(f"no line could be read; {self.unreadable}")
+        return TraceError("there is no request in it" if lines else "it is empty")
+
+
+class Parser(Protocol):
+    """Makes requests of lines."""
+
+    def read(self, lines: list[str], number: int) -> list[Request]: ...
+
+
+def _format(given: str | None) -> TraceFormat | None:
+    try:
+        return None if given is None else TraceFormat(given)
+    except ValueError:
+        reason = f"the format is one of {', '.join(TraceFormat)}"
+        raise TraceError(reason) from None
+
+
+def _sniffed(sample: list[str], columns: Mapping[Field, str | int], delimiter: str | None) -> TraceFormat:
+    """What most of the first lines are; CSV where the first one is its header."""
+    if not sample[0].lstrip().startswith("{") and sniffed_csv(sample[0], columns, delimiter) is not None:
+        return TraceFormat.CSV
+    matches = [found for found in map(LINE.match, sample) if found]
+    objects = sum(map(_is_object, sample))
+    if objects > len(matches):
+        return TraceFormat.JSON_LINES
+    if matches:
+        combined = sum(found["combined"] is not None for found in matches)
+        return TraceFormat.COMBINED_LOG if combined * 2 > len(matches) else TraceFormat.COMMON_LOG
+    reason = (
+        "it is neither JSON lines nor a web log, nor CSV with a time and a key in its header; "
+        "say the columns, or the format"
+    )
+    raise TraceError(reason)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        decoded(line)
+    except Unread:
+        return False
+    return True
+
+
+def _parser(
+    chosen: TraceFormat,
+    first: str,
+    columns: Mapping[Field, str | int],
+    delimiter: str | None,
+    instants: Instants,
+    unreadable: Unreadable,
+    *,
+    query: bool,
+) -> Parser:
+    match chosen:
+        case TraceFormat.CSV:
+            return CsvLines(first, columns, delimiter, instants, unreadable)
+        case TraceFormat.JSON_LINES:
+            return JsonLines(columns, instants, unreadable)
+        case TraceFormat.COMMON_LOG | TraceFormat.COMBINED_LOG:
+            return WebLog(unreadable, query=query)
