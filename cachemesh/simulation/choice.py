@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from cachemesh.simulation.amounts import Unit, shown
 from cachemesh.simulation.goal import Goal, Limit, Target
-from cachemesh.simulation.measures import FAILURES, ORIGIN_LOAD, P99, STALENESS
+from cachemesh.simulation.measures import AGE, FAILURES, ORIGIN_LOAD, P99, STALENESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 COMPARED: Final = (Target(ORIGIN_LOAD), Target(P99), Target(STALENESS), Target(FAILURES))
 """What the front is of where nobody says otherwise. Who asks nothing of the origin must not win by failing."""
+
+COMPARED_BY_AGE: Final = (Target(ORIGIN_LOAD), Target(P99), Target(AGE), Target(FAILURES))
+"""The same where nobody knows how often values change."""
 
 TOLERATED_FAILURES: Final = 0.01
 """A goal that is silent on failures is not met by making more of them: so much more than the fewest, as a share."""
@@ -71,20 +74,20 @@ def front(outcomes: Sequence[Outcome], targets: Sequence[Target] = COMPARED) -> 
     return [row in best for row in rows]
 
 
-def compared(goal: Goal) -> tuple[Target, ...]:
+def compared(goal: Goal, usual: Sequence[Target] = COMPARED) -> tuple[Target, ...]:
     """What the front is of: the usual, and whatever else the goal speaks of, in the direction that it asks for."""
     asked = {goal.target.measure.name: goal.target}
     for limit in goal.limits:
         asked.setdefault(limit.measure.name, Target(limit.measure, is_most=not limit.is_upper))
-    for target in COMPARED:
+    for target in usual:
         asked.setdefault(target.measure.name, target)
     return tuple(asked.values())
 
 
-def recommend(outcomes: Sequence[Outcome], goal: Goal) -> Recommendation:
+def recommend(outcomes: Sequence[Outcome], goal: Goal, usual: Sequence[Target] = COMPARED) -> Recommendation:
     """The best by the target of `goal` among those that meet its limits, or else the one that comes nearest.
 
-    Equal ones are told apart by what the front compares, and then by their order.
+    Equal ones are told apart by what else the goal speaks of and by what is `usual`, and then by their order.
     Where the goal says nothing of failures, those among the candidates that fail
     more often than the best of them (by more than one point) are left out. Nearest
     is who misses least, each miss taken as a part of its limit (or of the worst that
@@ -93,7 +96,7 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal) -> Recommendation:
     if not outcomes:
         msg = "there are no outcomes to choose from"
         raise ValueError(msg)
-    order = [goal.target, *compared(goal)]
+    order = compared(goal, usual)
     rank = [tuple(target.badness(outcome) for target in order) for outcome in outcomes]
     meeting = [at for at, outcome in enumerate(outcomes) if all(limit.holds(outcome) for limit in goal.limits)]
     if meeting:
@@ -107,7 +110,8 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal) -> Recommendation:
     misses = tuple(
         Miss(limit, limit.measure.of(chosen), limit.excess(chosen)) for limit in goal.limits if not limit.holds(chosen)
     )
-    reason = f"None of {_configurations(len(outcomes))} meets the goal. This one comes nearest: {'; '.join(map(str, misses))}."
+    reason = f"None of {_configurations(len(outcomes))} meets the goal. This one comes nearest: "
+    reason += f"{'; '.join(map(str, misses))}."
     return Recommendation(goal, index, False, 0, misses, reason)  # noqa: FBT003 (a record, positionally)
 
 
