@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cachemesh.simulation.configuration import Configuration, Eviction, grid
+    from cachemesh.simulation.engine import OutOfOrder, simulate
+    from cachemesh.simulation.origin import Constant, LogNormal, OriginModel, Quantiles, Uniform
     from cachemesh.simulation.outcome import Outcome, Spread
     from cachemesh.simulation.request import Request
 else:
@@ -16,6 +18,8 @@ else:
         globals(),
         {
             "cachemesh.simulation.configuration": "Configuration Eviction grid",
+            "cachemesh.simulation.engine": "OutOfOrder simulate",
+            "cachemesh.simulation.origin": "Constant LogNormal OriginModel Quantiles Uniform",
             "cachemesh.simulation.outcome": "Outcome Spread",
             "cachemesh.simulation.request": "Request",
         },
@@ -23,9 +27,16 @@ else:
 
 __all__ = [
     "Configuration",
+    "Constant",
     "Eviction",
+    "LogNormal",
+    "OriginModel",
+    "OutOfOrder",
     "Outcome",
+    "Quantiles",
     "Request",
     "Spread",
+    "Uniform",
     "grid",
+    "simulate",
 ]
