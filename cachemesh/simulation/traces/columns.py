@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -55,8 +55,8 @@ class Found(Struct, frozen=True):
     scale: float | None
 
 
-def checked(columns: Columns | None) -> dict[Field, str | int]:
-    """`columns`, or a `TraceError` for what no column can be."""
+def checked(columns: Mapping[Any, Any] | None) -> dict[Field, str | int]:
+    """`columns`, or a `TraceError` for what no column can be: they come from users."""
     found: dict[Field, str | int] = {}
     for field, column in (columns or {}).items():
         if field not in FIELDS:

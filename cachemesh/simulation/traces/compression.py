@@ -7,6 +7,7 @@ Python 3.14 on), else by `zstandard`, which comes with the extra `simulation`.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -15,7 +16,8 @@ from msgspec import Struct
 from cachemesh.simulation.traces.trouble import TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
 
 MAGIC_BYTES: Final = 6
 OTHERS: Final = {
@@ -94,13 +96,19 @@ def decompressed(chunks: Iterable[bytes], method: Method) -> Iterator[bytes]:
 
 
 def _zstd() -> Method:
-    for name, begin in (("compression.zstd", "ZstdDecompressor"), ("zstandard", "ZstdDecompressor")):
+    try:
+        module = import_module("compression.zstd")
+    except ModuleNotFoundError:
         try:
-            module = import_module(name)
+            module = import_module("zstandard")
         except ModuleNotFoundError:
-            continue
-        found = getattr(module, begin)
-        members = found if name != "zstandard" else lambda: found().decompressobj()
-        return Method(cast("Callable[[], Member]", members), module.ZstdError, b"", 512)
-    reason = "it is compressed by zstd, which needs the extra `simulation`: pip install 'cachemesh[simulation]'"
-    raise TraceError(reason)
+            reason = "it is compressed by zstd, which needs the extra `simulation`: pip install 'cachemesh[simulation]'"
+            raise TraceError(reason) from None
+        begin = _begin_of_zstandard(module)
+    else:
+        begin = cast("Callable[[], Member]", module.ZstdDecompressor)
+    return Method(begin, module.ZstdError, b"", 512)
+
+
+def _begin_of_zstandard(module: ModuleType) -> Callable[[], Member]:
+    return lambda: cast("Member", module.ZstdDecompressor().decompressobj())

@@ -8,10 +8,11 @@ file.
 from __future__ import annotations
 
 import csv
+from math import nan
 from typing import TYPE_CHECKING, Final
 
 from cachemesh.simulation.request import Request
-from cachemesh.simulation.traces.columns import find, key_of, size_of, user_of
+from cachemesh.simulation.traces.columns import MOST_SIZE, find, key_of, size_of, user_of
 from cachemesh.simulation.traces.instants import MOST_S
 from cachemesh.simulation.traces.trouble import TraceError, Unread, Why
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from cachemesh.simulation.traces.trouble import Unreadable
 
 DELIMITERS: Final = (",", "\t", ";", "|", " ")
-MOST_DIGITS: Final = 18
-"""A size of so many characters is below 2**63."""
 
 
 class CsvLines:
@@ -52,51 +51,68 @@ class CsvLines:
     def read(self, lines: list[str], number: int) -> list[Request]:
         """The requests of `lines`, the first of which has the `number`."""
         if self._awaits_header:
-            header = next((index for index, line in enumerate(lines) if line.strip()), None)
+            header = next((index for index, line in enumerate(lines) if line and not line.isspace()), None)
             if header is None:
                 return []
             self._awaits_header = False
             number += header + 1
             lines = lines[header + 1 :]
+        if '"' in "".join(lines):
+            return self._carefully(lines, number)
+        return self._fast(lines, number)
+
+    def _fast(self, lines: list[str], number: int) -> list[Request]:
+        """Lines without quotes."""
         found = self._found
-        # Attributes and globals cost what the loop cannot spare.
         time_at, key_at, user_at, size_at = found.time, found.key, found.user, found.size
         delimiter = None if self._delimiter == " " else self._delimiter
-        scale = self._instants.scale or found.scale
-        same = self._texts.setdefault
+        same = self._texts.setdefault  # Attributes and globals cost what the loop cannot spare.
+        request_of = Request
+        least, most = -MOST_S, MOST_S
+        scale = self._scale()
         requests: list[Request] = []
         append = requests.append
-        for number, line in enumerate(lines, number):  # noqa: B020, PLR1704 (counts on from where it begins)
-            if scale is not None and '"' not in line:
-                cells = line.split(delimiter)
-                try:
-                    at = float(cells[time_at]) / scale
-                    key = cells[key_at]
-                    user = None if user_at is None else cells[user_at] or None
-                    size = 1 if size_at is None else int(cells[size_at])
-                except (ValueError, IndexError):
-                    pass  # `_careful` finds out.
-                else:
-                    if (
-                        -MOST_S < at < MOST_S
-                        and key
-                        and 0 <= size
-                        and (size_at is None or len(cells[size_at]) <= MOST_DIGITS)
-                    ):
-                        append(Request(at, same(key, key), user and same(user, user), size))
-                        continue
+        user, size = None, 1
+        for line in lines:
+            cells = line.split(delimiter)
             try:
-                request = self._careful(line)
-            except Unread as error:
-                self._unreadable.add(error.why, number)
+                at = float(cells[time_at]) / scale
+                key = cells[key_at]
+                if user_at is not None:
+                    user = cells[user_at] or None
+                    user = user and same(user, user)
+                if size_at is not None:
+                    size = int(cells[size_at])
+            except (ValueError, IndexError):
+                requests += self._carefully([line], number)
+                scale = self._scale()
             else:
-                scale = self._instants.scale or found.scale
-                if request is not None:
-                    append(request)
+                if least < at < most and key and 0 <= size < MOST_SIZE:
+                    append(request_of(at, same(key, key), user, size))
+                else:
+                    requests += self._carefully([line], number)
+                    scale = self._scale()
+            number += 1
         return requests
 
-    def _careful(self, line: str) -> Request | None:
-        """The request of a line that is out of the ordinary; None for a blank one."""
+    def _scale(self) -> float:
+        """How many of the times' unit are in a second; nan until it is known, so that no time passes."""
+        return self._instants.scale or self._found.scale or nan
+
+    def _carefully(self, lines: list[str], number: int) -> list[Request]:
+        requests = []
+        for index, line in enumerate(lines):
+            try:
+                request = self._request(line)
+            except Unread as error:
+                self._unreadable.add(error.why, number + index)
+            else:
+                if request is not None:
+                    requests.append(request)
+        return requests
+
+    def _request(self, line: str) -> Request | None:
+        """The request of any line; None for a blank one."""
         if not line or line.isspace():
             return None
         cells = _cells(line, self._delimiter)

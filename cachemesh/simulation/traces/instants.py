@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from math import isfinite
 from typing import Final, Literal, TypeAlias
 
 from cachemesh.simulation.traces.trouble import Unread, Why
@@ -51,7 +52,7 @@ class Instants:
                 raise Unread(Why.TIME) from None
         else:
             raise Unread(Why.TIME)
-        if not -1e300 < number < 1e300:  # Neither a nan nor an infinity, and none that could become one.
+        if not isfinite(number):
             raise Unread(Why.TIME)
         return self._seconds(number, named)
 

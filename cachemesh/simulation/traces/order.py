@@ -42,9 +42,11 @@ class Order:
             if in_order != batch or batch[0].at < newest:
                 self._count(batch, newest)
             newest = batch[-1].at
+            disorder = bool(held) and in_order[0].at < held[-1].at
             held += in_order
-            held.sort(key=_AT)
-            self._clamp(held, gone_until)
+            if disorder:
+                held.sort(key=_AT)
+                self._clamp(held, gone_until)
             if len(held) > HELD_BACK:
                 out, held = held[:-HELD_BACK], held[-HELD_BACK:]
                 gone_until = out[-1].at

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from itertools import chain
-from typing import TYPE_CHECKING, Final, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from cachemesh.simulation.traces.columns import checked
+from msgspec import Struct
+
+from cachemesh.simulation.traces.columns import Field, checked
 from cachemesh.simulation.traces.csv_lines import CsvLines
 from cachemesh.simulation.traces.csv_lines import sniffed as sniffed_csv
-from cachemesh.simulation.traces.instants import Instants, Unit
+from cachemesh.simulation.traces.instants import IN_A_SECOND, Instants, Unit
 from cachemesh.simulation.traces.json_lines import JsonLines, decoded
 from cachemesh.simulation.traces.lines import blocks
 from cachemesh.simulation.traces.order import Order
@@ -19,11 +22,11 @@ from cachemesh.simulation.traces.web_log import LINE, WebLog
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from cachemesh.simulation.request import Request
-    from cachemesh.simulation.traces.columns import Columns, Field
+    from cachemesh.simulation.traces.columns import Columns
     from cachemesh.simulation.traces.source import Progress
 
 SAMPLE: Final = 20
@@ -48,7 +51,7 @@ def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
     query: bool = False,
     progress: Progress | None = None,
 ) -> Reading:
-    """The requests of the trace in `path`, `-` for the standard input, in the order of their times.
+    r"""The requests of the trace in `path`, `-` for the standard input, in the order of their times.
 
     CSV with a header, JSON lines, and the Common and Combined Log Format are
     told apart by the first lines, unless `format` says it ("csv", "jsonl",
@@ -73,7 +76,7 @@ def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     file = pathlib.Path(folder, "trace.csv")
-    ...     _ = file.write_text("time_s,key,size\\n0.5,a,100\\n1.5,b,oops\\n2.0,a,100\\n")
+    ...     _ = file.write_text("time_s,key,size\n0.5,a,100\n1.5,b,oops\n2.0,a,100\n")
     ...     with read(file) as reading:
     ...         requests = list(reading)
     >>> requests[1]
@@ -81,21 +84,41 @@ def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
     >>> str(reading.unreadable)
     '1 line left out: 1 a size that cannot be read (line 3)'
     """
-    forced = _format(format)
-    wanted = checked(columns)
-    if unit is not None and unit not in get_args(Unit):
-        reason = f"the unit of its times is one of {', '.join(get_args(Unit))}"
-        raise TraceError(reason)
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-        reason = "a delimiter is one character, and neither a quote nor the end of a line"
-        raise TraceError(reason)
+    said = _said(format, checked(columns), delimiter, unit, query=query)
     reading = Reading(content(path, progress))
     try:
-        reading.begin(forced, wanted, delimiter, Instants(unit), query=query)
+        reading.begin(said)
     except BaseException:
         reading.close()
         raise
     return reading
+
+
+class Said(Struct, frozen=True):
+    """What the caller said of the file."""
+
+    format: TraceFormat | None
+    columns: Mapping[Field, str | int]
+    delimiter: str | None
+    unit: Unit | None
+    query: bool
+
+
+def _said(
+    given: str | None, columns: Mapping[Field, str | int], delimiter: str | None, unit: Unit | None, *, query: bool
+) -> Said:
+    try:
+        forced = None if given is None else TraceFormat(given)
+    except ValueError:
+        reason = f"the format is one of {', '.join(TraceFormat)}"
+        raise TraceError(reason) from None
+    if unit is not None and unit not in IN_A_SECOND:
+        reason = f"the unit of its times is one of {', '.join(IN_A_SECOND)}"
+        raise TraceError(reason)
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        reason = "a delimiter is one character, and neither a quote nor the end of a line"
+        raise TraceError(reason)
+    return Said(forced, columns, delimiter, unit, query)
 
 
 class Reading:
@@ -146,15 +169,7 @@ class Reading:
         if close is not None:
             close()
 
-    def begin(
-        self,
-        forced: TraceFormat | None,
-        columns: Mapping[Field, str | int],
-        delimiter: str | None,
-        instants: Instants,
-        *,
-        query: bool,
-    ) -> None:
+    def begin(self, said: Said) -> None:
         """Find the format, and the first requests. It is called once, by `read`."""
         lines = blocks(self._chunks, self.unreadable)
         skipped = 0
@@ -166,8 +181,8 @@ class Reading:
         else:
             raise self._nothing(skipped)
         self.lines = skipped
-        self.format = forced or _sniffed(sample, columns, delimiter)
-        parser = _parser(self.format, sample[0], columns, delimiter, instants, self.unreadable, query=query)
+        self.format = said.format or _sniffed(sample, said)
+        parser = _parser(self.format, sample[0], said, self.unreadable)
         batches = self._order.sorted(self._batches(chain([block], lines), parser))
         first = next(batches, None)
         if first is None:
@@ -192,17 +207,10 @@ class Parser(Protocol):
     def read(self, lines: list[str], number: int) -> list[Request]: ...
 
 
-def _format(given: str | None) -> TraceFormat | None:
-    try:
-        return None if given is None else TraceFormat(given)
-    except ValueError:
-        reason = f"the format is one of {', '.join(TraceFormat)}"
-        raise TraceError(reason) from None
-
-
-def _sniffed(sample: list[str], columns: Mapping[Field, str | int], delimiter: str | None) -> TraceFormat:
+def _sniffed(sample: list[str], said: Said) -> TraceFormat:
     """What most of the first lines are; CSV where the first one is its header."""
-    if not sample[0].lstrip().startswith("{") and sniffed_csv(sample[0], columns, delimiter) is not None:
+    first = sample[0]
+    if not first.lstrip().startswith("{") and sniffed_csv(first, said.columns, said.delimiter) is not None:
         return TraceFormat.CSV
     matches = [found for found in map(LINE.match, sample) if found]
     objects = sum(map(_is_object, sample))
@@ -226,20 +234,11 @@ def _is_object(line: str) -> bool:
     return True
 
 
-def _parser(
-    chosen: TraceFormat,
-    first: str,
-    columns: Mapping[Field, str | int],
-    delimiter: str | None,
-    instants: Instants,
-    unreadable: Unreadable,
-    *,
-    query: bool,
-) -> Parser:
+def _parser(chosen: TraceFormat, first: str, said: Said, unreadable: Unreadable) -> Parser:
     match chosen:
         case TraceFormat.CSV:
-            return CsvLines(first, columns, delimiter, instants, unreadable)
+            return CsvLines(first, said.columns, said.delimiter, Instants(said.unit), unreadable)
         case TraceFormat.JSON_LINES:
-            return JsonLines(columns, instants, unreadable)
+            return JsonLines(said.columns, Instants(said.unit), unreadable)
         case TraceFormat.COMMON_LOG | TraceFormat.COMBINED_LOG:
-            return WebLog(unreadable, query=query)
+            return WebLog(unreadable, query=said.query)

@@ -45,7 +45,7 @@ class Why(StrEnum):
 
 
 class Unread(ValueError):
-    """This line is left out. It ends inside the reader of the line."""
+    """A line is left out. It ends inside the reader of the line."""
 
     def __init__(self, why: Why) -> None:
         super().__init__(why)
