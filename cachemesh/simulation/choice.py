@@ -8,17 +8,17 @@ from msgspec import Struct
 
 from cachemesh.simulation.amounts import Unit, shown
 from cachemesh.simulation.goal import Goal, Limit, Target
-from cachemesh.simulation.measures import AGE, FAILURES, ORIGIN_LOAD, P99, STALENESS
+from cachemesh.simulation.measures import AGE, FAILURES, FAILURES_IN_POINTS, ORIGIN_LOAD, P99, STALENESS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachemesh.simulation.outcome import Outcome
 
-COMPARED: Final = (Target(ORIGIN_LOAD), Target(P99), Target(STALENESS), Target(FAILURES))
+COMPARED: Final = (Target(ORIGIN_LOAD), Target(P99), Target(STALENESS), Target(FAILURES_IN_POINTS))
 """What the front is of where nobody says otherwise. Who asks nothing of the origin must not win by failing."""
 
-COMPARED_BY_AGE: Final = (Target(ORIGIN_LOAD), Target(P99), Target(AGE), Target(FAILURES))
+COMPARED_BY_AGE: Final = (Target(ORIGIN_LOAD), Target(P99), Target(AGE), Target(FAILURES_IN_POINTS))
 """The same where nobody knows how often values change."""
 
 TOLERATED_FAILURES: Final = 0.01

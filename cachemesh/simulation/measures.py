@@ -70,6 +70,13 @@ FAILURES: Final = Measure(
     ("failure share", "failure ratio", "failure rate", "errors", "error rate"),
 )
 
+FAILURES_IN_POINTS: Final = Measure(
+    "failures to the point",
+    Unit.SHARE,
+    "failures, rounded: a front that told tenths of a point apart would have everybody on it",
+    lambda each: round(each.failure_share, 2),
+)
+
 MEASURES: Final = (
     Measure(
         "p50",

@@ -88,9 +88,7 @@ def hits_and_load(study: Study) -> go.Figure:
     """Two bars for each configuration, side by side."""
     rows = _drawn(study)
     names = _labels(study, rows)
-    figure = make_subplots(
-        rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=("hit ratio", "origin load")
-    )
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
     colours = [_colour(row) for row in rows]
     for at, measure in enumerate((HIT_RATIO, ORIGIN_LOAD), 1):
         values = [row.figures[measure.name] for row in rows]
@@ -108,9 +106,10 @@ def hits_and_load(study: Study) -> go.Figure:
         )
     _policies_in_legend(figure, rows, symbol="square")
     figure.update_layout(**LAYOUT, height=_height(rows), bargap=0.25, legend=LEGEND)
-    figure.update_yaxes(**GRID, autorange="reversed", tickfont={"size": 11})
+    figure.update_yaxes(**GRID, **_lines(rows))
     figure.update_xaxes(**GRID, rangemode="tozero")
-    figure.update_xaxes(tickformat=".0%", range=[0, 1], col=1)
+    figure.update_xaxes(title="hit ratio", tickformat=".0%", range=[0, 1.02], col=1)
+    figure.update_xaxes(title="origin load, requests", col=2)
     return figure
 
 
@@ -192,7 +191,7 @@ def waits(study: Study) -> go.Figure:
             hovertemplate="%{y}<br>" + name + " %{text}<extra></extra>",
         )
     figure.update_layout(**LAYOUT, height=_height(rows), legend={**LEGEND, "traceorder": "reversed"})
-    figure.update_yaxes(**GRID, autorange="reversed", tickfont={"size": 11}, type="category")
+    figure.update_yaxes(**GRID, **_lines(rows))
     figure.update_xaxes(**GRID, title="milliseconds", rangemode="tozero")
     return figure
 
@@ -230,6 +229,11 @@ def _edge(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
         if not edge or point[1] < edge[-1][1]:
             edge.append(point)
     return edge
+
+
+def _lines(rows: Sequence[Row]) -> dict[str, Any]:
+    """An axis with a line for each row, the first one at the top."""
+    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "tickfont": {"size": 11}}
 
 
 def _height(rows: Sequence[Row]) -> int:
@@ -303,14 +307,15 @@ def _table(study: Study) -> str:
         )
         mark = "*" if row.is_on_front else ""
         lines.append(
-            f"<tr class='{kind}'><td data-value='{int(not row.is_on_front)}'>{mark}</td><td>{escape(row.name)}</td>{cells}</tr>"
+            f"<tr class='{kind}'><td data-value='{int(not row.is_on_front)}'>{mark}</td>"
+            f"<td>{escape(row.name)}</td>{cells}</tr>"
         )
     body = "\n".join(lines)
     return (
         "<table id='configurations'><thead><tr><th title='on the Pareto front'><button>*</button></th>"
         f"<th><button>configuration</button></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p>* on the Pareto front: no other has it better in one of {escape(', '.join(study.front_of))}, and in none of "
-        "them worse. A click on a heading sorts.</p>"
+        f"<p>* on the Pareto front: no other has it better in one of {escape(', '.join(study.front_of))}, "
+        "and in none of them worse. A click on a heading sorts.</p>"
     )
 
 

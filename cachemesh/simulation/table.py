@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cachemesh.simulation.study import Advice, Study
 
-WIDTH: Final = 180
+WIDTH: Final = 220
 """Where there is no terminal."""
 
 ON_FRONT: Final = "*"

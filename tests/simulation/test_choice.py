@@ -285,5 +285,5 @@ def test_the_direction_of_a_limit_is_that_of_the_front() -> None:
         "least staleness",
         "most hit ratio",
         "least p99",
-        "least failures",
+        "least failures to the point",
     }
