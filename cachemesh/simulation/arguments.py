@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from cachemesh.shell.durations import seconds
 from cachemesh.shell.lifetime import Lifetime
@@ -143,7 +143,7 @@ def _column(text: str) -> tuple[Field, str]:
     if not sign or not name or field not in FIELDS:
         msg = f"a column is said like key=url, for one of {', '.join(FIELDS)}; not {text[:40]!r}"
         raise ValueError(msg)
-    return cast("Field", field), name
+    return field, name
 
 
 def windows(stale: Sequence[float | None], stale_if_error: Sequence[float]) -> list[Lifetime | None]:

@@ -98,7 +98,12 @@ def _columns(context: click.Context, parameter: click.Parameter, texts: Sequence
 
 @click.command()
 @click.argument("trace")
-@click.option("--format", "form", type=click.Choice(list(TraceFormat)), help="Of the trace.  [default: by content]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([each.value for each in TraceFormat]),
+    help="Of the trace.  [default: by content]",
+)
 @click.option("--column", "columns", multiple=True, callback=_columns, help="key=NAME; for time, key, user, size.")
 @click.option("--unit", type=click.Choice(list(IN_A_SECOND)), help="Of times that are numbers.  [default: by size]")
 @click.option("--delimiter", help="Of CSV.  [default: by content]")
@@ -111,7 +116,7 @@ def _columns(context: click.Context, parameter: click.Parameter, texts: Sequence
     default=[TTLS],
     show_default=True,
     callback=many(arguments.duration_or_none),
-    help="Or none.",
+    help="Durations, or none: for ever.",
 )
 @click.option("--stale", multiple=True, callback=many(arguments.duration_or_none), help="Served so long past the ttl.")
 @click.option(

@@ -45,7 +45,7 @@ def show(study: Study, out: Console) -> None:
     out.print(f"{ON_FRONT} on the Pareto front: no other has it better in one of {', '.join(study.front_of)},")
     out.print("  and in none of them worse.")
     if not study.knows_changes:
-        out.print("  How often values change was not said (--changes-every): stale is how old a value is.")
+        out.print("  How often values change was not said (--changes-every), so staleness is taken to be the age.")
     if study.advice is not None:
         out.print()
         for line in advice(study.advice):
