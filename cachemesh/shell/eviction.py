@@ -112,6 +112,8 @@ class S3Fifo:
     and swept out, a few at every `admit`, when the dead become many.
 
     `capacity` counts residents; None is unbounded and keeps no queues.
+    `fingerprint`: what ghosts are known by. That of Python is another one in
+    each process, so what is to repeat itself brings its own.
 
     >>> table: dict[str, Resident] = {}
     >>> order = S3Fifo(capacity=2)
@@ -123,10 +125,20 @@ class S3Fifo:
     ['b', 'c']
     """
 
-    __slots__ = ("_capacity", "_ghosts", "_main", "_main_capacity", "_small", "_small_capacity", "_sweeping")
+    __slots__ = (
+        "_capacity",
+        "_fingerprint",
+        "_ghosts",
+        "_main",
+        "_main_capacity",
+        "_small",
+        "_small_capacity",
+        "_sweeping",
+    )
 
-    def __init__(self, capacity: int | None) -> None:
+    def __init__(self, capacity: int | None, fingerprint: Callable[[str], int] = hash) -> None:
         self._capacity = capacity
+        self._fingerprint = fingerprint
         self._small_capacity = max(1, int((capacity or 0) * SMALL_SHARE))
         self._main_capacity = (capacity or 0) - self._small_capacity
         self.forget_all()
@@ -176,7 +188,7 @@ class S3Fifo:
         """As many victims as `excess`; the newcomer is the last one, if at all."""
         ghosts = self._ghosts
         if ghosts is None:
-            ghosts = self._ghosts = _Ghosts(max(1, int((self._capacity or 0) * GHOST_SHARE)))
+            ghosts = self._ghosts = _Ghosts(max(1, int((self._capacity or 0) * GHOST_SHARE)), self._fingerprint)
 
         small = self._small
         main = self._main
@@ -254,12 +266,13 @@ class _Ghosts:
     to: millions at once would stall the event loop.
     """
 
-    __slots__ = ("_capacity", "_clock", "_page_mask", "_pages", "_slots")
+    __slots__ = ("_capacity", "_clock", "_fingerprint", "_page_mask", "_pages", "_slots")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, fingerprint: Callable[[str], int] = hash) -> None:
         slots = 2 * capacity
         pages = 1 << (slots // (_MOST_SLOTS + 1)).bit_length()
         self._capacity = capacity
+        self._fingerprint = fingerprint
         self._slots = slots if pages == 1 else _MOST_SLOTS
         self._page_mask = pages - 1
         self._pages: list[memoryview[int] | None] = [None] * pages
@@ -267,7 +280,7 @@ class _Ghosts:
 
     def remember(self, key: str) -> None:
         """The small queue has lost `key`."""
-        fingerprint = hash(key)
+        fingerprint = self._fingerprint(key)
         slots = self._slots
         page = self._pages[fingerprint & self._page_mask]
         if page is None:
@@ -279,7 +292,7 @@ class _Ghosts:
 
     def recall(self, key: str) -> bool:
         """Whether `key` has a ghost, which is thereby laid to rest."""
-        fingerprint = hash(key)
+        fingerprint = self._fingerprint(key)
         page = self._pages[fingerprint & self._page_mask]
         if page is None:
             return False

@@ -164,6 +164,7 @@ class _Simulation:
         self.sizes: dict[tuple[Owner, str], int] = {}
         """Of what is held, where it is not 1."""
         self.size_held = 0
+        self.remembers_failures = configuration.remembers_failures
         self.began_at = 0.0
         self.tally = _Tally(-inf, 0, 0)
         lifespan, retry = configuration.lifespan, configuration.retry
@@ -259,7 +260,7 @@ class _Simulation:
             0,
             configuration.ttl_s,
             configuration.retry,
-            configuration.remembers_failures,
+            self.remembers_failures,
             lifespan=configuration.lifespan,
         )
         self.state, ordered = reduce(self.state, command)
@@ -278,8 +279,7 @@ class _Simulation:
         if not effect.hit:
             tally.failures += 1
             return
-        resident = self.resident(effect.owner, effect.key)
-        assert resident is not None
+        resident = self.held(effect.owner, effect.key)
         if self.moves is not None:
             self.moves(resident)
         elif resident.visits < MAX_VISITS:
@@ -326,7 +326,7 @@ class _Simulation:
 
     def settle(self, effect: Settle[Any], now: float) -> None:
         """A flight is over for those who wait for it."""
-        tally, answer, resident = self.tally, effect.answer, None
+        tally, answer = self.tally, effect.answer
         for since, join in self.waiting.pop(effect.flight_id, ()):
             if since < tally.from_:
                 continue
@@ -338,29 +338,29 @@ class _Simulation:
             if old is None:
                 tally.failures += 1
                 continue
-            resident = resident or self.resident(effect.owner, effect.key)
-            assert resident is not None
+            resident = self.held(effect.owner, effect.key)
             tally.stood_in += 1
             tally.stale += now >= resident.expires_at
             tally.count_value(old, now, now - resident.created_at)
 
     def save(self, effect: Save[Any], size: int) -> None:
         """An entry was stored: others may have to leave for it."""
-        place, tally = (effect.owner, effect.key), self.tally
-        resident = self.resident(effect.owner, effect.key)
-        assert resident is not None
-        if effect.is_new:
+        tally, is_new, owner, key = self.tally, effect.is_new, effect.owner, effect.key
+        if size != 1 or self.sizes:
+            self.size_held -= 0 if is_new else self.sizes.pop((owner, key), 1)
             self.size_held += size
-        elif self.sizes or size != 1:
-            self.size_held += size - self.sizes.pop(place, 1)
-        if size != 1:
-            self.sizes[place] = size
-        if effect.is_new:
-            for victim in self.order.admit(resident, self.state.census.count):
-                self.evict(victim)
+            if size != 1:
+                self.sizes[owner, key] = size
+        elif is_new:
+            self.size_held += 1
+        if is_new:
+            if self.configuration.capacity is not None:
+                for victim in self.order.admit(self.held(owner, key), self.state.census.count):
+                    self.evict(victim)
+            entries = self.state.census.count
+            tally.most_entries = max(tally.most_entries, entries)
         elif self.moves is not None:
-            self.moves(resident)
-        tally.most_entries = max(tally.most_entries, self.state.census.count)
+            self.moves(self.held(owner, key))
         tally.most_size = max(tally.most_size, self.size_held)
 
     def evict(self, victim: Resident) -> None:
@@ -378,6 +378,11 @@ class _Simulation:
     def resident(self, owner: Owner, key: str) -> Resident | None:
         partition = self.state.partitions.get(owner)
         return None if partition is None else partition.entries.get(key)
+
+    def held(self, owner: Owner, key: str) -> Resident:
+        """The same, of what is known to be there."""
+        resident: Resident = self.state.partitions[owner].entries.get(key)
+        return resident
 
     def chance(self, flight_id: int) -> float:
         """A number from 0 to 1 for a jitter."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Protocol
+from zlib import crc32
 
 from cachemesh.shell.eviction import S3Fifo
 from cachemesh.simulation.configuration import Eviction
@@ -80,8 +81,13 @@ class Sieve:
                 return resident
 
 
+def fingerprint(key: str) -> int:
+    """Of a key, the same in every process."""
+    return crc32(key.encode("utf-8", "surrogatepass"))
+
+
 def order_of(eviction: Eviction, capacity: int | None) -> Order:
     """The order that `eviction` names; without a capacity nobody leaves."""
     if capacity is None or eviction is Eviction.S3FIFO:
-        return S3Fifo(capacity)
+        return S3Fifo(capacity, fingerprint)
     return Lru(capacity) if eviction is Eviction.LRU else Sieve(capacity)

@@ -133,6 +133,14 @@ class OriginAnswer(Struct, frozen=True, gc=False):
     changes_at: float = inf
 
 
+class _Asked(Struct, gc=False):
+    """A key that was asked for: what its chance is drawn from, how often it was, and how long its last answer holds."""
+
+    salt: int
+    number: int = 0
+    changes_at: float = -inf
+
+
 class ModelledOrigin:
     """An `OriginModel` at work. It remembers how often each key was asked for, and what its rate limit has left."""
 
@@ -142,8 +150,7 @@ class ModelledOrigin:
         self._model = model
         self._seed = blake2b(str(seed).encode(), digest_size=16).digest()
         self._began_at = began_at
-        self._asked: dict[str, list[int]] = {}
-        """By key, what its chance is drawn from, and how often it was asked for."""
+        self._asked: dict[str, _Asked] = {}
         latency = model.latency
         self._fixed_s = latency.seconds if type(latency) is Constant and not model.failure_rate else None
         self._left = self._burst
@@ -154,12 +161,11 @@ class ModelledOrigin:
         model = self._model
         asked = self._asked.get(key)
         if asked is None:
-            asked = self._asked[key] = [self._salt(key), 0]
-        salt, number = asked
-        asked[1] = number + 1
+            asked = self._asked[key] = _Asked(self._salt(key))
+        number = asked.number = asked.number + 1
         latency_s, fails = self._fixed_s, False
         if latency_s is None:
-            drawn = mixed(salt + number * GOLDEN)
+            drawn = mixed(asked.salt + number * GOLDEN)
             latency_s = model.latency.at(((drawn >> 32) + 0.5) * SMALLEST_CHANCE)
             fails = (drawn & 0xFFFFFFFF) * SMALLEST_CHANCE < model.failure_rate
         if model.outages and not fails:
@@ -169,7 +175,9 @@ class ModelledOrigin:
             fails = True
         if fails or model.change_every_s is None:
             return OriginAnswer(latency_s, fails)
-        return OriginAnswer(latency_s, fails, next_change(salt, at, model.change_every_s))
+        if at >= asked.changes_at:
+            asked.changes_at = next_change(asked.salt, at, model.change_every_s)
+        return OriginAnswer(latency_s, fails, asked.changes_at)
 
     def changes_at(self, key: str, at: float) -> float:
         """When the value that `key` has at `at` becomes another one; inf where it never does."""
@@ -202,11 +210,18 @@ def next_change(salt: int, at: float, every_s: float) -> float:
     """
     cell = int(at // every_s)
     while True:
-        place = salt ^ mixed(cell + CHANGES)
-        count = bisect_right(POISSON, mixed(place) * 2.0**-64)
-        instants = (every_s * (cell + mixed(place + each * GOLDEN) * 2.0**-64) for each in range(1, count + 1))
-        found = min((instant for instant in instants if instant > at), default=None)
-        if found is not None:
+        drawn = mixed((salt ^ CHANGES) + cell * GOLDEN)
+        chance, found = (drawn >> 32) * SMALLEST_CHANCE, inf
+        place = (drawn & 0xFFFFFFFF) * SMALLEST_CHANCE
+        for events in POISSON:
+            if chance < events:
+                break
+            instant = every_s * (cell + place)
+            if at < instant < found:
+                found = instant
+            drawn = mixed(drawn)
+            place = drawn * 2.0**-64
+        if found < inf:
             return found
         cell += 1
 
