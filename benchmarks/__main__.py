@@ -22,6 +22,7 @@ GROUPS: Final = {
     "herd": "100,000 entries that expire together, with and without jitter",
     "tokens": "with_valid_token on a valid token",
     "http_source": "a request through HttpSource, against the bare client",
+    "traces": "lines a second of each format of traces",
     "sqlite_store": "reads and writes of a cache over SqliteStore, against sqlite3 and diskcache",
 }
 

@@ -19,8 +19,8 @@ p { margin: .3rem 0; }
 .figures { display: flex; flex-wrap: wrap; gap: 2.2rem; margin-top: .8rem; }
 .figures b { display: block; font-size: 1.3rem; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .85rem; white-space: nowrap; }
-th, td { padding: .25rem .55rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
+table { border-collapse: collapse; font-size: .8rem; white-space: nowrap; }
+th, td { padding: .25rem .4rem; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th:nth-child(2), td:nth-child(2) { text-align: left; }
 th { vertical-align: bottom; }
 th button {

@@ -142,6 +142,7 @@ def staleness_and_load(study: Study) -> go.Figure:
             name="recommended" if study.advice.is_met else "nearest to the goal",
             hoverinfo="skip",
         )
+    figure.update_traces(cliponaxis=False)
     figure.update_layout(**LAYOUT, height=560, legend=LEGEND)
     figure.update_xaxes(**GRID, title=f"{measure.name}, seconds", rangemode="tozero")
     figure.update_yaxes(**GRID, title="origin load, requests", rangemode="tozero")
@@ -190,6 +191,7 @@ def waits(study: Study) -> go.Figure:
             text=[shown(value, Unit.TIME) for value in values],
             hovertemplate="%{y}<br>" + name + " %{text}<extra></extra>",
         )
+    figure.update_traces(cliponaxis=False)
     figure.update_layout(**LAYOUT, height=_height(rows), legend={**LEGEND, "traceorder": "reversed"})
     figure.update_yaxes(**GRID, **_lines(rows))
     figure.update_xaxes(**GRID, title="milliseconds", rangemode="tozero")
@@ -233,7 +235,7 @@ def _edge(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _lines(rows: Sequence[Row]) -> dict[str, Any]:
     """An axis with a line for each row, the first one at the top."""
-    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "tickfont": {"size": 11}}
+    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "tickfont": {"size": 11}, "ticksuffix": "  "}
 
 
 def _height(rows: Sequence[Row]) -> int:

@@ -68,14 +68,15 @@ class JsonLines:
         return found
 
 
-_DECODER: Final = msgspec.json.Decoder(dict[str, object])
+_DECODER: Final = msgspec.json.Decoder()
 
 
 def decoded(line: str) -> dict[str, object]:
     """The object of a line; `Unread` where it has none."""
     try:
-        return _DECODER.decode(line)
-    except msgspec.ValidationError:
-        raise Unread(Why.NOT_AN_OBJECT) from None
+        read: object = _DECODER.decode(line)
     except (msgspec.DecodeError, RecursionError):
         raise Unread(Why.NOT_JSON) from None
+    if not isinstance(read, dict):
+        raise Unread(Why.NOT_AN_OBJECT)
+    return read

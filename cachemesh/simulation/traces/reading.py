@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from msgspec import Struct
 
-from cachemesh.simulation.traces.columns import Field, checked
+from cachemesh.simulation.traces.columns import Field, by_place, checked
 from cachemesh.simulation.traces.csv_lines import CsvLines
 from cachemesh.simulation.traces.csv_lines import sniffed as sniffed_csv
 from cachemesh.simulation.traces.instants import IN_A_SECOND, Instants, Unit
@@ -118,6 +118,11 @@ def _said(
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         reason = "a delimiter is one character, and neither a quote nor the end of a line"
         raise TraceError(reason)
+    if by_place(columns):
+        if forced not in {None, TraceFormat.CSV}:
+            reason = "columns by place are for CSV"
+            raise TraceError(reason)
+        forced = TraceFormat.CSV
     return Said(forced, columns, delimiter, unit, query)
 
 
