@@ -20,7 +20,7 @@ from cachemesh.simulation.engine import simulate as simulated
 from cachemesh.simulation.goal import Goal, GoalError
 from cachemesh.simulation.measures import OF_UNKNOWN_CHANGES, WORDS
 from cachemesh.simulation.origin import OriginModel
-from cachemesh.simulation.study import study, to_json
+from cachemesh.simulation.study import Study
 from cachemesh.simulation.survey import MOST_KEPT, Survey
 from cachemesh.simulation.traces.instants import IN_A_SECOND
 from cachemesh.simulation.traces.reading import TraceFormat, read
@@ -221,9 +221,9 @@ def simulate(  # noqa: PLR0913 (the options of the command)
     if not outcomes[0].requests:
         msg = f"no request is left to be counted: all {summary.requests:,} are in the warm-up"
         raise CannotSimulate(msg)
-    found = study(outcomes, goal, trace=summary, origin=origin, seed=seed, warm_up_s=warm_up)
+    found = Study.of(outcomes, goal, trace=summary, origin=origin, seed=seed, warm_up_s=warm_up)
     if document is not None:
-        _write(document, to_json(found))
+        _write(document, found.to_json())
     if page is not None:
         from cachemesh.simulation.report import to_page  # noqa: PLC0415 (plotly is large, and may not be there)
 

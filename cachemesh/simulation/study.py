@@ -65,6 +65,65 @@ class Study(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...]
     advice: Advice | None = None
 
+    @classmethod
+    def of(  # noqa: PLR0913 (what a study is of, by keyword)
+        cls,
+        outcomes: Sequence[Outcome],
+        goal: Goal | None = None,
+        *,
+        trace: TraceSummary,
+        origin: OriginModel,
+        seed: int = 0,
+        warm_up_s: float = 0.0,
+    ) -> Study:
+        """What there is to say of the outcomes, which are of the same trace, origin and seed.
+
+        >>> from cachemesh.simulation import Configuration, Goal
+        >>> outcomes = [
+        ...     Outcome(configuration=Configuration(ttl_s=ttl_s), requests=9, origin_requests=asked)
+        ...     for ttl_s, asked in [(60.0, 5), (300.0, 3)]
+        ... ]
+        >>> trace = TraceSummary("trace.csv", requests=9, keys=1, users=0, repeats=8 / 9, duration_s=900.0)
+        >>> study = Study.of(outcomes, Goal.parse("least origin load"), trace=trace, origin=OriginModel())
+        >>> study.advice.reason
+        'It has the least origin load (3; the next has 5) of 2 configurations.'
+        >>> Study.from_json(study.to_json()) == study
+        True
+        """
+        usual = COMPARED if origin.change_every_s is not None else COMPARED_BY_AGE
+        targets = usual if goal is None else compared(goal, usual)
+        rows = tuple(
+            Row(each.configuration.name, is_on_front, {measure.name: measure.of(each) for measure in MEASURES}, each)
+            for each, is_on_front in zip(outcomes, front(outcomes, targets), strict=True)
+        )
+        return cls(
+            made_by=f"cachemesh {_version()}",
+            seed=seed,
+            warm_up_s=warm_up_s,
+            trace=trace,
+            origin=origin,
+            front_of=tuple(map(str, targets)),
+            rows=rows,
+            advice=None if goal is None else _advice(rows, outcomes, goal, usual),
+        )
+
+    @classmethod
+    def from_json(cls, document: bytes) -> Study:
+        """What `to_json` has written. `StudyError` for anything else."""
+        try:
+            number = msgspec.json.decode(document, type=_Versioned).version
+            if number != VERSION:
+                msg = f"the study has version {number}; version {VERSION} is read here"
+                raise StudyError(msg)
+            return msgspec.json.decode(document, type=cls)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            msg = f"the document is no study: {error}"
+            raise StudyError(msg) from None
+
+    def to_json(self) -> bytes:
+        """The document, indented, and ending in a newline."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
     @property
     def knows_changes(self) -> bool:
         """Whether it was said how often values change."""
@@ -74,34 +133,6 @@ class Study(Struct, frozen=True, kw_only=True):
     def staleness(self) -> Measure:
         """How outdated values are; where nobody knows how often they change, how old."""
         return STALENESS if self.knows_changes else AGE
-
-
-def study(  # noqa: PLR0913 (what a study is of, by keyword)
-    outcomes: Sequence[Outcome],
-    goal: Goal | None,
-    *,
-    trace: TraceSummary,
-    origin: OriginModel,
-    seed: int = 0,
-    warm_up_s: float = 0.0,
-) -> Study:
-    """What there is to say of the outcomes."""
-    usual = COMPARED if origin.change_every_s is not None else COMPARED_BY_AGE
-    targets = usual if goal is None else compared(goal, usual)
-    rows = tuple(
-        Row(each.configuration.name, is_on_front, {measure.name: measure.of(each) for measure in MEASURES}, each)
-        for each, is_on_front in zip(outcomes, front(outcomes, targets), strict=True)
-    )
-    return Study(
-        made_by=f"cachemesh {_version()}",
-        seed=seed,
-        warm_up_s=warm_up_s,
-        trace=trace,
-        origin=origin,
-        front_of=tuple(map(str, targets)),
-        rows=rows,
-        advice=None if goal is None else _advice(rows, outcomes, goal, usual),
-    )
 
 
 def _advice(rows: Sequence[Row], outcomes: Sequence[Outcome], goal: Goal, usual: Sequence[Target]) -> Advice:
@@ -117,26 +148,8 @@ def _advice(rows: Sequence[Row], outcomes: Sequence[Outcome], goal: Goal, usual:
     )
 
 
-def to_json(found: Study) -> bytes:
-    """The document, indented, and ending in a newline."""
-    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
-
-
 class _Versioned(Struct):
     version: int
-
-
-def from_json(document: bytes) -> Study:
-    """What `to_json` has written. `StudyError` for anything else."""
-    try:
-        number = msgspec.json.decode(document, type=_Versioned).version
-        if number != VERSION:
-            msg = f"this study has version {number}; version {VERSION} is read here"
-            raise StudyError(msg)
-        return msgspec.json.decode(document, type=Study)
-    except msgspec.DecodeError as error:
-        msg = f"this is no study: {error}"
-        raise StudyError(msg) from None
 
 
 def _version() -> str:

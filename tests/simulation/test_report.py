@@ -19,7 +19,7 @@ from cachemesh.simulation.measures import MEASURES, OF_UNKNOWN_CHANGES
 from cachemesh.simulation.origin import Constant, LogNormal, OriginModel, Quantiles, Uniform
 from cachemesh.simulation.report import MOST_BARS, to_page
 from cachemesh.simulation.request import Request
-from cachemesh.simulation.study import Study, StudyError, from_json, study, to_json
+from cachemesh.simulation.study import Study, StudyError
 from cachemesh.simulation.survey import TraceSummary
 from tests.simulation.outcomes import outcome
 
@@ -52,7 +52,7 @@ def studied(
     trace: TraceSummary = TRACE,
 ) -> Study:
     parsed = None if goal is None else Goal.parse(goal)
-    return study(outcomes, parsed, trace=trace, origin=origin, seed=7, warm_up_s=5.0)
+    return Study.of(outcomes, parsed, trace=trace, origin=origin, seed=7, warm_up_s=5.0)
 
 
 class Page(HTMLParser):
@@ -156,7 +156,7 @@ def test_the_charts_hold_the_figures() -> None:
 def test_the_page_holds_the_study_itself() -> None:
     found = studied()
     page = Page(to_page(found))
-    assert from_json(page.scripts["study"].encode()) == found
+    assert Study.from_json(page.scripts["study"].encode()) == found
 
 
 def test_names_that_are_markup_stay_text() -> None:
@@ -164,7 +164,7 @@ def test_names_that_are_markup_stay_text() -> None:
     page = Page(to_page(studied(trace=msgspec.structs.replace(TRACE, name=name))))
     assert page.loads == []
     assert f"Simulation of {name}" in "".join(page.words)
-    assert from_json(page.scripts["study"].encode()).trace.name == name
+    assert Study.from_json(page.scripts["study"].encode()).trace.name == name
 
 
 def test_many_configurations_are_all_in_the_table_and_the_front_is_in_the_charts() -> None:
@@ -199,7 +199,7 @@ def test_a_goal_that_nobody_meets_is_told_with_the_nearest() -> None:
 def test_where_changes_are_unknown_age_is_what_counts() -> None:
     origin = OriginModel()
     goal = Goal.parse("staleness under 60 s", OF_UNKNOWN_CHANGES)
-    found = study(OUTCOMES, goal, trace=TRACE, origin=origin)
+    found = Study.of(OUTCOMES, goal, trace=TRACE, origin=origin)
     page = to_page(found)
     assert "least age" in found.front_of
     assert "least staleness" not in found.front_of
@@ -212,9 +212,9 @@ def test_where_changes_are_unknown_age_is_what_counts() -> None:
 )
 def test_json_round_trip(latency: Constant | Uniform | LogNormal | Quantiles) -> None:
     found = studied(origin=OriginModel(latency, change_every_s=60.0))
-    document = to_json(found)
+    document = found.to_json()
 
-    assert from_json(document) == found
+    assert Study.from_json(document) == found
     plain = msgspec.json.decode(document)
     assert plain["version"] == 1
     assert plain["advice"]["index"] == 1
@@ -235,15 +235,15 @@ def test_json_round_trip(latency: Constant | Uniform | LogNormal | Quantiles) ->
 )
 def test_what_is_no_study_is_told(document: bytes, error: str) -> None:
     with pytest.raises(StudyError, match=error):
-        from_json(document)
+        Study.from_json(document)
 
 
 def test_outcomes_of_the_engine_are_told_as_well() -> None:
     load = [Request(each * 0.5, f"key-{each % 7}", size=100) for each in range(400)]
     origin = OriginModel(change_every_s=30.0)
     outcomes = [simulate(load, origin, Configuration(ttl_s=ttl_s)) for ttl_s in (5.0, 50.0)]
-    found = study(outcomes, Goal.parse("least origin load"), trace=TRACE, origin=origin)
-    assert from_json(to_json(found)) == found
+    found = Study.of(outcomes, Goal.parse("least origin load"), trace=TRACE, origin=origin)
+    assert Study.from_json(found.to_json()) == found
     assert found.advice is not None
     assert found.advice.index == 1
     assert "memory" in Page(to_page(found)).cells[0]

@@ -18,7 +18,7 @@ from cachemesh.simulation import command
 from cachemesh.simulation.command import Plan, run, simulate
 from cachemesh.simulation.configuration import grid
 from cachemesh.simulation.origin import OriginModel
-from cachemesh.simulation.study import from_json
+from cachemesh.simulation.study import Study
 from cachemesh.simulation.survey import Survey
 from cachemesh.simulation.traces.reading import read
 from cachemesh.simulation.traces.trouble import TraceError
@@ -26,7 +26,6 @@ from cachemesh.simulation.traces.trouble import TraceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cachemesh.simulation.study import Study
 
 KEYS: Final = ("a", "b", "a", "c", "a", "b", "a", "d", "a", "b")
 
@@ -55,7 +54,7 @@ def code_of(*arguments: object) -> int:
 
 
 def written(path: Path) -> Study:
-    return from_json(path.read_bytes())
+    return Study.from_json(path.read_bytes())
 
 
 def test_hits_are_those_that_can_be_counted_by_hand(trace: Path, tmp_path: Path) -> None:
