@@ -172,6 +172,7 @@ class _Simulation:
 
     def run(self, requests: Iterable[Request], warm_up_s: float, seed: int) -> Outcome:  # noqa: C901 (every request goes through this loop, so it calls nothing that it need not)
         serves = self.configuration.policy.action(FRESH) is SERVE
+        changes = self.model.change_every_s is not None
         moves, find, events = self.moves, self.state.plain.get, self.events
         coming = iter(requests)
         chunk = list(islice(coming, 1))
@@ -181,22 +182,21 @@ class _Simulation:
         self.origin = self.model.started(seed, self.began_at)
         measured_from = self.began_at + warm_up_s
         due = measured_from  # Of whatever comes before the next request is answered.
-        uncounted = asked = hits = 0
+        uncounted = asked = hits = 0  # Those asked that are no plain hits.
         while chunk:
             add_age, add_staleness = self.tally.ages.pending.append, self.tally.staleness.pending.append
             for request in chunk:
                 at = request.at
                 if not at >= before:
-                    raise OutOfOrder(uncounted + asked + 1, at, before)
+                    raise OutOfOrder(uncounted + asked + hits + 1, at, before)
                 before = at
                 if at >= due:
                     self.catch_up(at)
                     if at >= measured_from:
                         self.tally = tally = _Tally(measured_from, self.state.census.count, self.size_held)
                         add_age, add_staleness = tally.ages.pending.append, tally.staleness.pending.append
-                        measured_from, uncounted, asked, hits = inf, asked, 0, 0
+                        measured_from, uncounted, asked, hits = inf, asked + hits, 0, 0
                     due = min(measured_from, events[0][0]) if events else measured_from
-                asked += 1
                 if serves:
                     user = request.user
                     resident: Any = find(request.key) if user is None else self.resident((USER, user), request.key)
@@ -207,10 +207,10 @@ class _Simulation:
                             resident.visits += 1
                         hits += 1
                         add_age(at - resident.created_at)
-                        changes_at = resident.answer.changes_at
-                        if at > changes_at:
-                            add_staleness(at - changes_at)
+                        if changes and at > resident.answer.changes_at:
+                            add_staleness(at - resident.answer.changes_at)
                         continue
+                asked += 1
                 self.ask(request)
                 due = min(measured_from, events[0][0]) if events else measured_from
             self.tally.flush()
@@ -218,7 +218,7 @@ class _Simulation:
         self.catch_up(inf)
         if measured_from < inf:  # The load was over before its warm-up.
             return Outcome(configuration=self.configuration)
-        return self.outcome(asked, hits, before)
+        return self.outcome(asked + hits, hits, before)
 
     def outcome(self, asked: int, plain_hits: int, until: float) -> Outcome:
         tally = self.tally

@@ -52,7 +52,7 @@ class LogNormal(Struct, frozen=True, tag=True):
     def at(self, chance: float) -> float:
         if self.p99 <= self.median:
             return self.median
-        return self.median * exp(log(self.p99 / self.median) * NORMAL.inv_cdf(chance) / P99_OF_NORMAL)
+        return self.median * exp(log(self.p99 / self.median) / P99_OF_NORMAL * inverse_normal(chance))
 
 
 class Quantiles(Struct, frozen=True, tag=True):
@@ -248,8 +248,8 @@ MASK: Final = (1 << 64) - 1
 CHANGES: Final = 0x5851F42D4C957F2D
 SMALLEST_CHANCE: Final = 2.0**-32
 
-NORMAL: Final = NormalDist()
-P99_OF_NORMAL: Final = NORMAL.inv_cdf(0.99)
+inverse_normal: Final = NormalDist().inv_cdf
+P99_OF_NORMAL: Final = inverse_normal(0.99)
 
 POISSON: Final = tuple(accumulate(exp(-1.0) / factorial(count) for count in range(20)))
 """The share of cells that have no more events than so many, up to where the rest is less than a float can tell."""

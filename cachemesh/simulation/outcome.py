@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from math import expm1, log1p
 from typing import Final
 
 from msgspec import Struct
@@ -12,7 +12,7 @@ from cachemesh.simulation.configuration import Configuration
 
 
 class Spread(Struct, frozen=True, gc=False):
-    """How a quantity is spread, in seconds. `most` and `mean` are exact, the quantiles within 0.5 % and a microsecond.
+    """How a quantity is spread, in seconds. `most` and `mean` are exact, the quantiles within 0.4 %.
 
     A quantile is the least value that so many of all do not exceed (nearest rank).
     """
@@ -101,7 +101,10 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Histogram:
-    """Counts of durations, in buckets that each are 1 % wide: some 3,500 of them from a microsecond to a century.
+    """Counts of durations, in 128 buckets from each power of two to the next, so each less than 0.8 % wide.
+
+    The bucket of a float is its exponent and the first seven bits of its
+    fraction, as they stand in memory (IEEE 754, binary64).
 
     >>> histogram = Histogram()
     >>> histogram.pending.extend([0.1] * 99 + [7.0])
@@ -120,11 +123,11 @@ class Histogram:
         """What is not counted yet. Appended to by whoever measures; `flush` when it is long."""
 
     def flush(self) -> None:
-        """Count what is pending: together it costs a third of what it would one by one."""
+        """Count what is pending: together, as it costs a fraction of what it would one by one."""
         pending = self.pending
         if not pending:
             return
-        self.counts.update([int(log1p(each * RESOLUTION) * BUCKETS_AN_E_FOLD) for each in pending])
+        self.counts.update([bits >> DROPPED_BITS for bits in memoryview(array("d", pending)).cast("B").cast("Q")])
         self.total += sum(pending)
         self.most = max(self.most, *pending)
         pending.clear()
@@ -144,13 +147,14 @@ class Histogram:
         for bucket, count in buckets:
             seen += count
             if seen >= rank:
-                middle = expm1((bucket + 0.5) / BUCKETS_AN_E_FOLD) / RESOLUTION
-                return 0.0 if bucket <= 0 else min(middle, self.most)
+                return 0.0 if bucket <= 0 else min(_middle(bucket), self.most)
         return self.most
 
 
-RESOLUTION: Final = 1e6
-"""Durations far below its inverse, in seconds, count as 0."""
+def _middle(bucket: int) -> float:
+    bits = array("Q", [(bucket << DROPPED_BITS) + (1 << (DROPPED_BITS - 1))])
+    middle: float = memoryview(bits).cast("B").cast("d")[0]
+    return middle
 
-BUCKETS_AN_E_FOLD: Final = 100
-"""So that a bucket is exp(0.01) wide, and its middle at most 0.5 % from what is in it."""
+
+DROPPED_BITS: Final = 52 - 7

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from cachemesh.simulation import Configuration, Outcome, Spread
 from cachemesh.simulation.outcome import Histogram
 
-DURATIONS = st.lists(st.floats(0.0, 1e9), max_size=300)
+DURATIONS = st.lists(st.floats(0.0, 1e9, allow_subnormal=False), max_size=300)
 
 
 @given(DURATIONS, st.integers(0, 300), st.integers(1, 50))
-def test_quantiles_are_within_half_a_percent_and_a_microsecond(measured: list[float], zeros: int, every: int) -> None:
+def test_quantiles_are_within_0_4_percent(measured: list[float], zeros: int, every: int) -> None:
     histogram = Histogram()
     for number, each in enumerate(measured):
         histogram.pending.append(each)
@@ -29,7 +29,7 @@ def test_quantiles_are_within_half_a_percent_and_a_microsecond(measured: list[fl
         assert spread == Spread()
         return
     for percent, said in ((50, spread.p50), (95, spread.p95), (99, spread.p99)):
-        assert said == pytest.approx(exact[-(-len(exact) * percent // 100) - 1], rel=0.00502, abs=1e-6)
+        assert said == pytest.approx(exact[-(-len(exact) * percent // 100) - 1], rel=2**-8)
     assert spread.most == exact[-1]
     assert spread.mean == pytest.approx(fsum(exact) / len(exact))
     assert spread.p50 <= spread.p95 <= spread.p99 <= spread.most

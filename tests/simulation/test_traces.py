@@ -205,6 +205,12 @@ def test_a_line_in_no_utf_8_is_left_out_by_its_number(file: Path) -> None:
     assert reading.unreadable[Why.NOT_UTF_8].first == [3]
 
 
+def test_nuls_that_a_crash_left_behind_cost_one_line(file: Path) -> None:
+    reading = reading_of(file, b"time,key\n1,a\n" + bytes(2_000) + b"\n2,b\n")
+    assert list(reading) == [Request(1.0, "a"), Request(2.0, "b")]
+    assert reading.unreadable[Why.BINARY].first == [3]
+
+
 def test_a_size_that_is_not_told_is_one(file: Path) -> None:
     assert [each.size for each in reading_of(file, "time,key,size\n1,a,\n1,a\n1,a,512.0\n1,a, 7\n1,a,0\n")] == [
         *(1, 1, 512, 7, 0)

@@ -19,8 +19,8 @@ JUNK_WITHIN: Final = 512
 def blocks(chunks: Iterable[bytes], unreadable: Unreadable) -> Iterator[list[str]]:
     """All lines, without their ends. What is no text leaves an empty line behind, so that numbers stay right.
 
-    A byte order mark at the beginning is dropped. A NUL in the first 512
-    bytes makes the whole a binary file, and a `TraceError`.
+    A byte order mark at the beginning is dropped. A file that begins as no
+    text does is a `TraceError`.
     """
     number = 0  # Of lines that are done.
     rest = b""
@@ -39,7 +39,7 @@ def blocks(chunks: Iterable[bytes], unreadable: Unreadable) -> Iterator[list[str
             if not begun:
                 begun = True
                 data = data.removeprefix(b"\xef\xbb\xbf")
-                if b"\0" in data[:JUNK_WITHIN]:
+                if _is_junk(data[:JUNK_WITHIN]):
                     reason = "it is binary data"
                     raise TraceError(reason)
             whole, newline, rest = data.rpartition(b"\n")
@@ -57,6 +57,20 @@ def blocks(chunks: Iterable[bytes], unreadable: Unreadable) -> Iterator[list[str
         return
     if rest or skipping:
         yield _texts(rest, number, unreadable)
+
+
+def _is_junk(head: bytes) -> bool:
+    """Whether there are NULs and the first line is no text; further down they are left by a crash, in one line."""
+    first = head.partition(b"\n")[0]
+    return b"\0" in first or (b"\0" in head and not _is_text(first))
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _texts(data: bytes, number: int, unreadable: Unreadable) -> list[str]:
