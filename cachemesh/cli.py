@@ -49,6 +49,12 @@ COMMANDS: Final = {
         ("click", "rich", "httpx2"),
         "Read a slow, flaky HTTP origin through the cache, under each policy.",
     ),
+    "simulate": Part(
+        "cachemesh.simulation.command",
+        "simulation",
+        ("click", "rich"),
+        "Choose a policy on your own traffic, in virtual time.",
+    ),
     "store": Part("cachemesh.store_cli.command", "cli", ("click", "rich"), "Look into a store."),
 }
 ALL: Final = Part("", "demo", ("click", "rich"), "")

@@ -6,22 +6,30 @@ Names are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cachemesh.simulation.choice import Recommendation, front, recommend
     from cachemesh.simulation.configuration import Configuration, Eviction, grid
     from cachemesh.simulation.engine import OutOfOrder, simulate
+    from cachemesh.simulation.goal import Goal, GoalError, Limit, Relation, Target
     from cachemesh.simulation.origin import Constant, LogNormal, OriginModel, Quantiles, Uniform
     from cachemesh.simulation.outcome import Outcome, Spread
     from cachemesh.simulation.request import Request
+    from cachemesh.simulation.study import Study, StudyError
+    from cachemesh.simulation.survey import Survey, TraceSummary
 else:
     from cachemesh._lazy import lazy
 
     __getattr__, __dir__ = lazy(
         globals(),
         {
+            "cachemesh.simulation.choice": "Recommendation front recommend",
             "cachemesh.simulation.configuration": "Configuration Eviction grid",
             "cachemesh.simulation.engine": "OutOfOrder simulate",
+            "cachemesh.simulation.goal": "Goal GoalError Limit Relation Target",
             "cachemesh.simulation.origin": "Constant LogNormal OriginModel Quantiles Uniform",
             "cachemesh.simulation.outcome": "Outcome Spread",
             "cachemesh.simulation.request": "Request",
+            "cachemesh.simulation.study": "Study StudyError",
+            "cachemesh.simulation.survey": "Survey TraceSummary",
         },
     )
 
@@ -29,14 +37,26 @@ __all__ = [
     "Configuration",
     "Constant",
     "Eviction",
+    "Goal",
+    "GoalError",
+    "Limit",
     "LogNormal",
     "OriginModel",
     "OutOfOrder",
     "Outcome",
     "Quantiles",
+    "Recommendation",
+    "Relation",
     "Request",
     "Spread",
+    "Study",
+    "StudyError",
+    "Survey",
+    "Target",
+    "TraceSummary",
     "Uniform",
+    "front",
     "grid",
+    "recommend",
     "simulate",
 ]

@@ -1,0 +1,98 @@
+"""A study on a terminal: a table of configurations. Needs rich, of the extra `simulation`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cachemesh.simulation.amounts import shown
+from cachemesh.simulation.figures import columns, origin_in_words, trace_in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cachemesh.simulation.study import Advice, Study
+
+WIDTH: Final = 220
+"""Where there is no terminal."""
+
+ON_FRONT: Final = "*"
+CHOSEN: Final = ">"
+
+
+class Output(Console):
+    """Leaves it to the command what becomes of a pipe that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+def console() -> Console:
+    """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted."""
+    width = None if sys.stdout.isatty() else WIDTH
+    return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def show(study: Study, out: Console) -> None:
+    """The trace, the origin, the configurations, and what is recommended."""
+    out.print(facts((*trace_in_words(study.trace), *origin_in_words(study.origin))))
+    out.print()
+    out.print(table(study))
+    out.print(f"{ON_FRONT} on the Pareto front: no other has it better in one of {', '.join(study.front_of)},")
+    out.print("  and in none of them worse.")
+    if not study.knows_changes:
+        out.print("  How often values change was not said (--changes-every), so staleness is taken to be the age.")
+    if study.advice is not None:
+        out.print()
+        for line in advice(study.advice):
+            out.print(line)
+
+
+def facts(told: Iterable[tuple[str, str]]) -> Table:
+    """Names and values, in two columns."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="dim")
+    made.add_column()
+    for name, value in told:
+        made.add_row(Text(name), Text(plain(value), overflow="fold"))
+    return made
+
+
+def table(study: Study) -> Table:
+    """A row a configuration, in the order of the study."""
+    made = Table(box=None, header_style="bold", pad_edge=False)
+    made.add_column("")
+    made.add_column("configuration")
+    shown_measures = columns(study)
+    for measure in shown_measures:
+        made.add_column(measure.name, justify="right")
+    chosen = None if study.advice is None else study.advice.index
+    for index, row in enumerate(study.rows):
+        marks = (CHOSEN if index == chosen else " ") + (ON_FRONT if row.is_on_front else "")
+        style = "bold green" if index == chosen else "" if row.is_on_front else "dim"
+        cells = (marks, row.name, *(shown(row.figures[each.name], each.unit) for each in shown_measures))
+        made.add_row(*map(Text, cells), style=style)
+    return made
+
+
+def advice(given: Advice) -> list[Text]:
+    """The lines that say what to take."""
+    head = "recommended" if given.is_met else "nobody meets the goal"
+    return [
+        Text(f"goal: {given.goal}"),
+        Text.assemble((f"{head}: ", "bold"), (given.name, "bold green" if given.is_met else "bold yellow")),
+        Text(f"  {given.reason}"),
+    ]
+
+
+def plain(text: str) -> str:
+    r"""`text` without what a terminal would act upon: the name of a file may be anything.
+
+    >>> print(plain("a\x1b[2Jb.csv"))
+    a\x1b[2Jb.csv
+    """
+    return "".join(each if each.isprintable() else each.encode("unicode_escape", "replace").decode() for each in text)
