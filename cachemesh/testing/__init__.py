@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cachemesh.testing import strategies
     from cachemesh.testing.assertions import assert_never_stale_beyond, assert_never_two_at_once, assert_one_flight
+    from cachemesh.testing.chaos_store import ChaosStore
     from cachemesh.testing.clock import VirtualClock
+    from cachemesh.testing.flaky_store import FlakyStore
     from cachemesh.testing.loop import Deadlock, VirtualLoop, run
     from cachemesh.testing.scripted_origin import OriginDown, ScriptedOrigin
+    from cachemesh.testing.store_around import Fault, StoreFault
     from cachemesh.testing.store_contract import SharedStoreContract, StoreContract
 else:
     from cachemesh._lazy import lazy
@@ -21,20 +24,27 @@ else:
         globals(),
         {
             "cachemesh.testing.assertions": "assert_never_stale_beyond assert_never_two_at_once assert_one_flight",
+            "cachemesh.testing.chaos_store": "ChaosStore",
             "cachemesh.testing.clock": "VirtualClock",
+            "cachemesh.testing.flaky_store": "FlakyStore",
             "cachemesh.testing.loop": "Deadlock VirtualLoop run",
             "cachemesh.testing.scripted_origin": "OriginDown ScriptedOrigin",
+            "cachemesh.testing.store_around": "Fault StoreFault",
             "cachemesh.testing.store_contract": "SharedStoreContract StoreContract",
             "cachemesh.testing.strategies": "strategies",
         },
     )
 
 __all__ = [
+    "ChaosStore",
     "Deadlock",
+    "Fault",
+    "FlakyStore",
     "OriginDown",
     "ScriptedOrigin",
     "SharedStoreContract",
     "StoreContract",
+    "StoreFault",
     "VirtualClock",
     "VirtualLoop",
     "assert_never_stale_beyond",
