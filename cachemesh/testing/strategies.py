@@ -152,11 +152,11 @@ source=<RefreshSource.CACHE_MISS: 'cache_miss'>, attempt=1), Join(flight_id=1, f
     >>> answered.after.partitions.get(GLOBAL_OWNER).entries.get("feed").answer.key
     'feed'
     """
-    world = _World(State() if state is None else state)
+    world = World(State() if state is None else state)
     return tuple(moment for each in happenings for moment in world.see(each))
 
 
-class _World:
+class World:
     """The shell's part in a history: flight ids, the clock, and who waits for a load."""
 
     def __init__(self, state: State[Any]) -> None:
