@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cachemesh.testing.clock import VirtualClock
     from cachemesh.testing.flaky_store import FlakyStore
     from cachemesh.testing.loop import Deadlock, VirtualLoop, run
+    from cachemesh.testing.machine import policy_machine
     from cachemesh.testing.scripted_origin import OriginDown, ScriptedOrigin
     from cachemesh.testing.store_around import Fault, StoreFault
     from cachemesh.testing.store_contract import SharedStoreContract, StoreContract
@@ -28,6 +29,7 @@ else:
             "cachemesh.testing.clock": "VirtualClock",
             "cachemesh.testing.flaky_store": "FlakyStore",
             "cachemesh.testing.loop": "Deadlock VirtualLoop run",
+            "cachemesh.testing.machine": "policy_machine",
             "cachemesh.testing.scripted_origin": "OriginDown ScriptedOrigin",
             "cachemesh.testing.store_around": "Fault StoreFault",
             "cachemesh.testing.store_contract": "SharedStoreContract StoreContract",
@@ -50,6 +52,7 @@ __all__ = [
     "assert_never_stale_beyond",
     "assert_never_two_at_once",
     "assert_one_flight",
+    "policy_machine",
     "run",
     "strategies",
 ]
