@@ -74,6 +74,9 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
+    from cachemesh.shell.lifetime import Lifetime
+    from cachemesh.simulation.request import Request
+
 KEYS: Final = ("feed", "me")
 
 USERS: Final = ("alice", "bob")
@@ -152,11 +155,11 @@ source=<RefreshSource.CACHE_MISS: 'cache_miss'>, attempt=1), Join(flight_id=1, f
     >>> answered.after.partitions.get(GLOBAL_OWNER).entries.get("feed").answer.key
     'feed'
     """
-    world = _World(State() if state is None else state)
+    world = World(State() if state is None else state)
     return tuple(moment for each in happenings for moment in world.see(each))
 
 
-class _World:
+class World:
     """The shell's part in a history: flight ids, the clock, and who waits for a load."""
 
     def __init__(self, state: State[Any]) -> None:
@@ -399,6 +402,30 @@ def lifespans() -> SearchStrategy[Lifespan]:
         jitter=st.sampled_from((0.0, 1.0)) | st.floats(0.0, 1.0),
         failure_ttl_s=st.none() | seconds(),
         refresh_backoff_s=seconds(),
+    )
+
+
+def lifetimes() -> SearchStrategy[Lifetime]:
+    """What a caller may say as `ttl=` of a cache.
+
+    >>> from hypothesis import given
+    >>> @given(lifetimes())
+    ... def test_a_lifetime_says_the_same_to_the_core(lifetime):
+    ...     assert lifetime.lifespan.serve_stale_s == lifetime.serve_stale_for
+    >>> test_a_lifetime_says_the_same_to_the_core()
+    """
+    from cachemesh.shell.lifetime import Lifetime  # noqa: PLC0415 (the rest of this file does without the shell)
+
+    shares = st.sampled_from((0.0, 0.5, 1.0)) | st.floats(0.0, 1.0)
+    return st.builds(
+        Lifetime,
+        ttl=st.none() | seconds(),
+        serve_stale_for=seconds(),
+        stale_if_error_for=seconds(),
+        refresh_ahead=st.none() | shares,
+        jitter=shares,
+        failure_ttl=st.none() | seconds(),
+        refresh_backoff=seconds(),
     )
 
 
@@ -658,6 +685,31 @@ def histories(  # noqa: PLR0913 (as for happenings)
     """
     listed = happenings(of, refreshing=refreshing, stray=stray, writing=writing, dense=dense, max_size=max_size)
     return st.builds(lambda has_store, each: play(each, State(has_store=has_store)), st.booleans(), listed)
+
+
+def traces(*, max_size: int = 100, max_gap_s: float = 3600.0) -> SearchStrategy[list[Request]]:
+    """Accesses as a log has them: in the order of their instants, some at the same one, a few keys again and again.
+
+    >>> from hypothesis import given
+    >>> @given(traces())
+    ... def test_time_never_goes_back(trace):
+    ...     assert trace == sorted(trace, key=lambda request: request.at)
+    >>> test_time_never_goes_back()
+    """
+    from cachemesh.simulation.request import Request  # noqa: PLC0415 (the rest of this file does without simulations)
+
+    names = st.sampled_from((*KEYS, "k1", "k2", "k3")) | st.text(max_size=8)
+    gaps = st.just(0.0) | st.sampled_from([each for each in SECONDS if each <= max_gap_s]) | st.floats(0.0, max_gap_s)
+    each = st.tuples(gaps, names, st.none() | users(), st.integers(1, 4096))
+
+    def dated(accesses: list[tuple[float, str, str | None, int]]) -> list[Request]:
+        now, trace = 0.0, []
+        for gap_s, key, user, size in accesses:
+            now += gap_s
+            trace.append(Request(now, key, user, size))
+        return trace
+
+    return st.lists(each, max_size=max_size).map(dated)
 
 
 def _here(happening: Happening) -> Happening:
