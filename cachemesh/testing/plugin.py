@@ -1,4 +1,4 @@
-"""Fixtures for pytest. pytest finds them by itself where cachemesh is installed; nothing is imported before a test asks.
+"""Fixtures for pytest, which finds them where cachemesh is installed. Nothing is imported before a test asks.
 
 - `virtual_clock`: a `VirtualClock` in 2026.
 - `virtual_run`: runs a coroutine on that clock, where waiting takes no time; the same loop for the whole test.
