@@ -598,6 +598,9 @@ def test_a_reading_is_closed_early_or_by_itself(file: Path) -> None:
         assert next(reading) == Request(1.0, "a")
     assert list(reading) == []
     del reading
+    with reading_of(file, rows) as reading:
+        requests = iter(reading)
+    assert set(requests) == {Request(1.0, "a")}  # Those that were read, and none of half a line.
     for _ in reading_of(file, rows):
         break  # Nobody closes this one; pytest would turn a ResourceWarning into a failure.
 
