@@ -598,6 +598,9 @@ def test_a_reading_is_closed_early_or_by_itself(file: Path) -> None:
         assert next(reading) == Request(1.0, "a")
     assert list(reading) == []
     del reading
+    with reading_of(file, rows) as reading:
+        requests = iter(reading)
+    assert set(requests) == {Request(1.0, "a")}  # Those that were read, and none of half a line.
     for _ in reading_of(file, rows):
         break  # Nobody closes this one; pytest would turn a ResourceWarning into a failure.
 
@@ -658,14 +661,15 @@ def test_any_damage_to_compressed_data(file: Path, junk: bytes, at: int, squeeze
     assert found is None or len(found) <= 100
 
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\0"), min_size=1, max_size=20)
-KEYS = TEXTS.filter(lambda text: not text.endswith("\r"))
+# RFC 4180: a bare CR stands in quotes only, which Python's writer does not always give it.
+KEYS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0"), min_size=1, max_size=20)
 REQUESTS = st.lists(
     st.builds(Request, st.floats(-1e9, 1e9), KEYS, st.none() | KEYS, st.integers(0, 2**62)), min_size=1, max_size=30
 ).map(lambda found: sorted(found, key=lambda each: each.at))
 
 
 @settings(deadline=None)
+@example([Request(0.0, '"', " \u2028\x85,;|\t")], ",", bytes)
 @given(REQUESTS, st.sampled_from(",;\t|"), st.sampled_from([*SQUEEZED.values()]))
 def test_csv_round_trip(file: Path, requests: list[Request], delimiter: str, squeeze: Callable[[bytes], bytes]) -> None:
     out = io.StringIO(newline="")

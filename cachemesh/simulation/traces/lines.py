@@ -8,7 +8,7 @@ from cachemesh.simulation.traces.compression import Damaged
 from cachemesh.simulation.traces.trouble import TraceError, Why
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     from cachemesh.simulation.traces.trouble import Unreadable
 
@@ -16,7 +16,7 @@ MOST_BYTES: Final = 1 << 20
 JUNK_WITHIN: Final = 512
 
 
-def blocks(chunks: Iterable[bytes], unreadable: Unreadable) -> Iterator[list[str]]:
+def blocks(chunks: Iterable[bytes], unreadable: Unreadable) -> Generator[list[str]]:
     """All lines, without their ends. What is no text leaves an empty line behind, so that numbers stay right.
 
     A byte order mark at the beginning is dropped. A file that begins as no

@@ -22,7 +22,7 @@ from cachemesh.simulation.traces.web_log import LINE, WebLog
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
     from types import TracebackType
 
     from cachemesh.simulation.request import Request
@@ -137,12 +137,13 @@ class Reading:
     later, `clamped` in number, get the time of the request before them.
     """
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Generator[bytes]) -> None:
         self.format = TraceFormat.CSV
         self.lines = 0
         self.unreadable = Unreadable()
         self._order = Order()
         self._chunks = chunks
+        self._lines = blocks(chunks, self.unreadable)
         self._requests: Iterator[Request] = iter(())
 
     @property
@@ -170,15 +171,13 @@ class Reading:
     def close(self) -> None:
         """Close the file. It closes by itself at its end."""
         self._requests = iter(())
-        close = getattr(self._chunks, "close", None)
-        if close is not None:
-            close()
+        self._lines.close()  # First: it would take the end of the bytes for that of a line.
+        self._chunks.close()
 
     def begin(self, said: Said) -> None:
         """Find the format, and the first requests. It is called once, by `read`."""
-        lines = blocks(self._chunks, self.unreadable)
         skipped = 0
-        for block in lines:
+        for block in self._lines:
             sample = [line for line in block if line and not line.isspace()][:SAMPLE]
             if sample:
                 break
@@ -188,7 +187,7 @@ class Reading:
         self.lines = skipped
         self.format = said.format or _sniffed(sample, said)
         parser = _parser(self.format, sample[0], said, self.unreadable)
-        batches = self._order.sorted(self._batches(chain([block], lines), parser))
+        batches = self._order.sorted(self._batches(chain([block], self._lines), parser))
         first = next(batches, None)
         if first is None:
             raise self._nothing(self.lines)

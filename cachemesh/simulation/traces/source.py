@@ -15,7 +15,7 @@ from cachemesh.simulation.traces.compression import MAGIC_BYTES, decompressed, m
 from cachemesh.simulation.traces.trouble import TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from contextlib import AbstractContextManager
     from io import BufferedIOBase
 
@@ -26,7 +26,7 @@ Progress: TypeAlias = Callable[[int, int | None], object]
 """Told after each piece: how many bytes of the file were read, and of how many, None where nobody knows."""
 
 
-def content(path: str | os.PathLike[str], progress: Progress | None) -> Iterator[bytes]:
+def content(path: str | os.PathLike[str], progress: Progress | None) -> Generator[bytes]:
     """The decompressed bytes, at most 16 MiB at once.
 
     A `TraceError` where there is no such file, `Damaged` where compressed data breaks off.
