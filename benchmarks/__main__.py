@@ -20,6 +20,7 @@ GROUPS: Final = {
     "tags": "a hit on an entry with tags",
     "many": "get_many of 1,000 keys",
     "herd": "100,000 entries that expire together, with and without jitter",
+    "simulation": "simulated requests a second",
     "tokens": "with_valid_token on a valid token",
     "http_source": "a request through HttpSource, against the bare client",
     "traces": "lines a second of each format of traces",
