@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from hypothesis import find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 from cachemesh import CachePolicy, Lifetime, SyncCache
@@ -39,10 +39,10 @@ def test_a_trace_may_ask_for_the_same_key_again_at_once() -> None:
     found = find(
         strategies.traces(),
         lambda trace: len(trace) > 1 and trace[0].key == trace[1].key and trace[0].at == trace[1].at,
-        settings=settings(max_examples=2000, database=None),
+        settings=settings(max_examples=2000, database=None, phases=[Phase.generate]),
     )
 
-    assert len(found) == 2
+    assert len(found) >= 2
 
 
 @given(st.data())
