@@ -38,6 +38,29 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
     assert run.stdout.strip(), "an example says what it has shown"
 
 
+TESTS: Final = sorted((ROOT / "examples" / "testing").glob("test_*.py"))
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_example_of_a_test_passes(path: Path, tmp_path: Path) -> None:
+    """In a folder of somebody else's, with no settings, and with the fixtures of the plugin alone."""
+    (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "cachemesh.testing.plugin", "."]
+    run = subprocess.run(  # noqa: S603 (our own script)
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
+    assert path.name in (ROOT / "docs" / "testing.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example_tells_what_it_is_for_and_asserts_it(path: Path) -> None:
     trees = [ast.parse(each.read_text("utf-8")) for each in (path.glob("*.py") if path.is_dir() else [path])]

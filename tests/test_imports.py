@@ -104,7 +104,7 @@ print(clock(), VirtualLoop.__name__, Deadlock.__name__, "cachemesh.shell" in sys
     assert printed(WITHOUT_TEST_TOOLS + program) == "3600.0 VirtualLoop Deadlock False\n"
 
 
-@pytest.mark.parametrize("name", ["SharedStoreContract", "StoreContract", "strategies"])
+@pytest.mark.parametrize("name", ["SharedStoreContract", "StoreContract", "policy_machine", "strategies"])
 def test_what_wants_a_test_tool_says_so_when_it_is_asked_for(name: str) -> None:
     program = f"""
 import cachemesh.testing

@@ -53,7 +53,7 @@ class FlakyStore(StoreAround):
     def fail(
         self,
         *operations: str,
-        error: Exception | None = None,
+        error: BaseException | None = None,
         after: bool = False,
         key: str | None = None,
         times: int | None = None,

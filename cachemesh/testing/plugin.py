@@ -1,4 +1,4 @@
-"""Fixtures for pytest, which finds them where cachemesh is installed. Nothing is imported before a test asks.
+"""Fixtures for pytest, which finds them by itself where cachemesh is installed. Nothing is loaded before a test asks.
 
 - `virtual_clock`: a `VirtualClock` in 2026.
 - `virtual_run`: runs a coroutine on that clock, where waiting takes no time; the same loop for the whole test.
@@ -18,6 +18,7 @@ all of them.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -101,7 +102,7 @@ def cache(request: pytest.FixtureRequest) -> Any:  # noqa: ANN401 (a Cache, or p
 def _knows_cachemesh(node: Any) -> bool:  # noqa: ANN401 (a Node; only some have a module)
     """Whether the module of a test has imported something of cachemesh."""
     for name, value in vars(getattr(node, "module", None) or node).items():
-        home = getattr(value, "__name__" if isinstance(value, type(pytest)) else "__module__", None)
+        home = getattr(value, "__name__" if isinstance(value, ModuleType) else "__module__", None)
         if isinstance(home, str) and home.partition(".")[0] == "cachemesh" and not name.startswith("_"):
             return True
     return False

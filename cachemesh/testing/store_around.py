@@ -50,7 +50,7 @@ class Fault(StrEnum):
     """It does not answer until the store is healed."""
 
 
-FaultLike: TypeAlias = "Fault | Exception | float"
+FaultLike: TypeAlias = "Fault | BaseException | float"
 """A fault, an exception to raise, or the seconds that the call takes."""
 
 
@@ -155,7 +155,7 @@ class StoreAround(ABC):
             self._asked.append(asked)
             gate = self._gate
         fault = self.fault_for(asked)
-        if isinstance(fault, Exception):
+        if isinstance(fault, BaseException):
             raise fault
         if fault is Fault.FAIL:
             msg = f"{operation} fails, as it was told to"

@@ -26,6 +26,8 @@ from cachemesh import (
     RetryOptions,
     SyncCache,
 )
+from cachemesh.stores import MemoryStore
+from cachemesh.testing import FlakyStore
 from cachemesh.testing.loop import VirtualLoop, run
 from tests.scenarios.helpers import ScriptedStore, async_value, guarded, in_real_time, python, together, under_way
 
@@ -51,10 +53,9 @@ def test_ca1_any_waiters_may_be_cancelled_at_any_step(waiters: int, has_store: b
     """All subsets of the waiters, the leader included, after each number of steps of the loop."""
 
     async def scenario(leaving: tuple[int, ...], steps: int) -> bool:
-        async def slowly() -> None:
-            await asyncio.sleep(0)
-
-        cache = Cache(store=ScriptedStore(lambda *_: slowly()) if has_store else None)
+        store = FlakyStore(MemoryStore())
+        store.delay(0)
+        cache = Cache(store=store if has_store else None)
         calls = 0
 
         async def fetch() -> Answer:

@@ -24,9 +24,11 @@ from cachemesh import (
     RetryOptions,
     SyncCache,
 )
+from cachemesh.stores import MemoryStore
+from cachemesh.testing import FlakyStore
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop, run
-from tests.scenarios.helpers import ScriptedStore, async_value, guarded, in_real_time, python, together, under_way
+from tests.scenarios.helpers import async_value, guarded, in_real_time, python, together, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,11 +186,9 @@ def test_sf4_tasks_on_three_loops_and_threads_share_a_fetch_for_each_loop() -> N
 
 def test_sf4_a_loop_that_ends_amid_a_store_call_does_not_hold_up_another_loop() -> None:
     """Calls to the store are made by whichever loop comes first; what it leaves undone is somebody else's."""
-
-    async def slowly() -> None:
-        await asyncio.sleep(0.3)
-
-    cache = Cache(store=ScriptedStore(lambda *_: slowly()))
+    store = FlakyStore(MemoryStore())
+    store.delay(0.3)
+    cache = Cache(store=store)
     has_begun = threading.Event()
 
     async def leave_early() -> None:
@@ -813,15 +813,13 @@ def test_sf12_fetch_that_ends_badly_leaves_nothing_under_way(face: Face, fault: 
 
 
 @pytest.mark.parametrize("fault", [ValueError("no"), asyncio.CancelledError()], ids=lambda fault: type(fault).__name__)
-@pytest.mark.parametrize("step", ["read", "write", "delete", "clear"])
+@pytest.mark.parametrize("step", ["read", "write", "delete", "clear_partition"])
 def test_sf12_store_that_fails_at_any_step_leaves_nothing_under_way(
     face: Face, fault: BaseException, step: str
 ) -> None:
-    def fail(operation: str, *_: object) -> None:
-        if operation == step:
-            raise fault
-
-    other = face.new(store=ScriptedStore(fail))
+    store = FlakyStore(MemoryStore())
+    store.fail(step, error=fault)
+    other = face.new(store=store)
     assert other.get("k", other.fetcher(Success(1))) == Success(1)
     other.invalidate("k")
     other.end_session()
@@ -860,11 +858,9 @@ def test_sf12_cancelled_wherever_it_may_stand() -> None:
 
     async def scenario(steps: int) -> bool:
         clock = VirtualClock()
-
-        async def slowly() -> None:
-            await asyncio.sleep(0)
-
-        cache = Cache(store=ScriptedStore(lambda *_: slowly()), clock=clock)
+        store = FlakyStore(MemoryStore())
+        store.delay(0)
+        cache = Cache(store=store, clock=clock)
         attempts = 0
 
         async def fetch() -> Answer:

@@ -31,6 +31,8 @@ from cachemesh import (
     UpdateRaised,
 )
 from cachemesh.core.scopes import GLOBAL_OWNER
+from cachemesh.stores import MemoryStore
+from cachemesh.testing import FlakyStore
 from tests.stores.faulty import FaultyStore
 
 if TYPE_CHECKING:
@@ -631,13 +633,16 @@ def test_a_put_while_the_store_is_asked_is_what_is_got(async_face: AsyncFace, st
 
 
 @pytest.mark.parametrize("operation", ["write", "read", "delete"])
-def test_a_store_that_fails_costs_a_write_nothing(stored: Face, store: FaultyStore, operation: str) -> None:
-    store.faults[operation] = OSError("full")
+def test_a_store_that_fails_costs_a_write_nothing(face: Face, operation: str) -> None:
+    store = FlakyStore(MemoryStore())
+    store.fail(operation, error=OSError("full"))
+    stored = face.new(store=store)
 
     assert put(stored, "k", 1) == Success(1)
     assert update(stored, "k", lambda value: value + 1) == Success(2)
     assert touch(stored, "k", ttl=60) == Success(None)
     assert stored.peek("k") == Success(2)
+    stored.close()
 
 
 def test_a_value_may_use_the_cache_as_it_dies() -> None:

@@ -114,10 +114,11 @@ def broken(monkeypatch: pytest.MonkeyPatch, reducer: Callable[[Any, Any], Any]) 
     monkeypatch.setattr(strategies, "reduce", reducer)
 
 
-def found(policy: CachePolicy = CachePolicy.CACHE_FIRST, **options: Any) -> str:
+def found(policy: CachePolicy = CachePolicy.CACHE_FIRST, *, steps: int = 40, **options: Any) -> str:
     """The first sentence of what it finds."""
+    seeking = settings(SEEKING, stateful_step_count=steps)
     with pytest.raises(AssertionError) as failure:
-        run_state_machine_as_test(policy_machine(policy, **options), settings=SEEKING)
+        run_state_machine_as_test(policy_machine(policy, **options), settings=seeking)
     return str(failure.value)
 
 
@@ -161,7 +162,7 @@ def test_it_finds_a_user_who_is_given_what_is_anothers(monkeypatch: pytest.Monke
 
     broken(monkeypatch, signs_nobody_out)
 
-    assert found().startswith("who asked for ")
+    assert found(steps=15).startswith("who asked for ")
 
 
 def test_it_finds_a_second_flight_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
