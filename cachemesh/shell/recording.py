@@ -155,13 +155,12 @@ def keys_of(state: State[Any], command: commands.InvalidatePrefix) -> tuple[str,
 def answered(ordered: Effects[Any]) -> str | int | None:
     """How a command was answered at once."""
     for effect in ordered:
-        kind = type(effect)
-        if kind is Reply:
-            return "hit" if effect.hit else "failure"  # type: ignore[union-attr]  # a Reply
-        if kind is Join:
-            return effect.flight_id  # type: ignore[union-attr]  # a Join
-        if kind is Refuse:
-            return REFUSED[effect.reason]  # type: ignore[union-attr]  # a Refuse
+        if isinstance(effect, Reply):
+            return "hit" if effect.hit else "failure"
+        if isinstance(effect, Join):
+            return effect.flight_id
+        if isinstance(effect, Refuse):
+            return REFUSED[effect.reason]
     return None
 
 

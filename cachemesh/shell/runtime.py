@@ -381,7 +381,7 @@ class Runtime:
             or type(asked) is not commands.Get
         ):
             return None
-        if asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
+        if self.log is not None or asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
             return None
         partition = self.state.partitions.get(live.owner)
         resident: Any = None if partition is None else partition.entries.get(live.key)
