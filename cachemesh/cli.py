@@ -49,6 +49,12 @@ COMMANDS: Final = {
         ("click", "rich", "httpx2"),
         "Read a slow, flaky HTTP origin through the cache, under each policy.",
     ),
+    "replay": Part(
+        "cachemesh.simulation.replay_command",
+        "cli",
+        ("click", "rich"),
+        "Say what a recorded cache held, and why it answered as it did.",
+    ),
     "store": Part("cachemesh.store_cli.command", "cli", ("click", "rich"), "Look into a store."),
 }
 ALL: Final = Part("", "demo", ("click", "rich"), "")

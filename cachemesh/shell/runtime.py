@@ -166,7 +166,9 @@ class Runtime:
         self._watches = WatchTable()
         self._unrung: deque[Mailbox] = deque()
         self._remembered: deque[tuple[Owner, str]] = deque()
-        self.log = None if recorder is None else self._recorded_by(recorder, has_store=store is not None)
+        self.log: CommandLog | None = (
+            None if recorder is None else self._recorded_by(recorder, has_store=store is not None)
+        )
         self._reduce = reduce_live if self.log is None else self.log.recorded(reduce_live)
         self.reads_plainly = logger is None and clock is None and self.values.copy is None and self.log is None
         """Whether a hit needs nothing but the table and `time.monotonic`."""

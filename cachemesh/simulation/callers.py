@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from cachemesh.core.commands import Get, Refresh
 from cachemesh.core.effects import Abort, AskAgain, Join, Load, Refuse, Reply, Save, Settle, StartFetch
-from cachemesh.core.explain import Explanation, explain
+from cachemesh.core.explain import Ending, Explanation, explain
 from cachemesh.core.policies import AGEING, FRESH
 from cachemesh.core.scopes import Owner, owner_of
 
@@ -110,7 +110,8 @@ class Callers:
             if isinstance(effect, Reply):
                 kind, age_s = AnswerKind.FAILED, None
                 if effect.hit and explanation is not None:
-                    kind = AnswerKind.HIT if explanation.freshness in FRESH_ENOUGH else AnswerKind.STALE
+                    is_hit = explanation.freshness in FRESH_ENOUGH and explanation.ending is not Ending.STAND_IN
+                    kind = AnswerKind.HIT if is_hit else AnswerKind.STALE
                     age_s = explanation.age_s
                 self._settle(caller, kind, now, age_s)
             elif isinstance(effect, Refuse):

@@ -242,8 +242,9 @@ def decoded(line: bytes) -> Line:
         document = decode_object(line)
         kind = document.pop("do")
         if kind in OTHERS:
-            found: Line = msgspec.convert(document, OTHERS[kind])
-            return found
+            found: Any = msgspec.convert(document, OTHERS[kind])
+            line_of_it: Line = found
+            return line_of_it
         was, keys = document.pop("was", None), document.pop("keys", None)
         command = _hydrate(document) if kind == "Hydrate" else _command(COMMANDS[kind], document)
         return Noted(command, msgspec.convert(was, str | int | None), msgspec.convert(keys, tuple[str, ...] | None))

@@ -82,4 +82,5 @@ def header_at(path: Path) -> Header:
     try:
         return header_of(line)
     except UnreadableLineError as error:
-        raise NoCommandLogError(f"is {error}") from None  # noqa: EM102 (it is one line)
+        msg = f"is {error}"
+        raise NoCommandLogError(msg) from None

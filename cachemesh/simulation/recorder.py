@@ -10,6 +10,7 @@ import os
 import secrets
 import threading
 import weakref
+from itertools import pairwise
 from pathlib import Path
 from queue import Empty
 from typing import TYPE_CHECKING, Any, Final
@@ -151,7 +152,7 @@ class Writer:
             self._thread.join(CLOSE_GRACE_S)
 
     def stop_here(self) -> None:
-        """This is another process, and the thread is not in it."""
+        """Record nothing: in a process that was forked there is no such thread."""
         self._log.is_over = True
 
     def _run(self) -> None:
@@ -273,7 +274,7 @@ class Segments:
 
     def _rotate(self) -> None:
         names = [self._path, *(older(self._path, number) for number in range(1, self._keep + 1))]
-        for newer, old in reversed(list(zip(names, names[1:], strict=False))):
+        for newer, old in reversed(list(pairwise(names))):
             if newer.exists():
                 newer.replace(old)
         self._path.unlink(missing_ok=True)
