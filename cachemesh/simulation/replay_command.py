@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cachemesh.simulation.log_replay import Replay
 
 MOST_ROWS: Final = 20
+USAGE_ERROR: Final = 2
 WIDEST: Final = 60
 WIDTH: Final = 160
 """Where there is no terminal."""
@@ -44,7 +45,9 @@ MOST_JSON_ANSWERS: Final = 100_000
 )
 @click.option("--limit", type=click.IntRange(0), default=MOST_ROWS, show_default=True, help="Rows of each table.")
 @click.option("--json", "as_json", is_flag=True, help="JSON for machines, in ASCII.")
-def replay(*, log: Path, at: str | None, key: str | None, what_if: str | None, limit: int, as_json: bool) -> int:
+def replay(  # noqa: PLR0913 (the options of the command)
+    *, log: Path, at: str | None, key: str | None, what_if: str | None, limit: int, as_json: bool
+) -> int:
     """Fold a command log again: what the cache held, and why each answer was given.
 
     LOG is what a Recorder wrote; older files beside it (LOG.1, ...) are found. The reducer is the cache's own, so a
@@ -64,18 +67,23 @@ def replay(*, log: Path, at: str | None, key: str | None, what_if: str | None, l
         modelled = None if changes is None else log_replay.replay(log, NO_CHANGE, at=stop)
         other = None if changes is None else log_replay.replay(log, changes, at=stop)
     except NoCommandLogError as error:
-        raise click.UsageError(f"{shown(str(log))} {error}") from None
+        raise wrong(log, str(error)) from None
     except OSError as error:
-        raise click.UsageError(f"{shown(str(log))}: {error.strerror or type(error).__name__}") from None
+        raise wrong(log, f"cannot be read: {error.strerror or type(error).__name__}") from None
     except ValueError as error:
-        raise click.UsageError(shown(str(error), 200)) from None
-    except RecursionError:
-        raise click.UsageError(f"{shown(str(log))} is nested too deeply") from None
+        raise wrong(None, str(error)) from None
     if as_json:
         click.echo(as_ascii(document(told, modelled, other, key)))
     else:
         _print(told, modelled, other, key, limit)
     return 0
+
+
+def wrong(log: Path | None, what: str) -> click.ClickException:
+    """One line, and exit code 2."""
+    error = click.ClickException(shown(what, 200) if log is None else f"{shown(str(log))} {shown(what, 200)}")
+    error.exit_code = USAGE_ERROR
+    return error
 
 
 def seconds_of(at: str, log: Path) -> float:
@@ -204,7 +212,7 @@ def _print(told: Replay, modelled: Replay | None, other: Replay | None, key: str
 
 
 def _print_answers(console: Console, answers: list[Answered], limit: int) -> None:
-    table = Table("at", "key", "answer", "waited", "why", title="Last answers", title_justify="left")
+    table = Table("at", "key", "answer", "waited", "why", title="Last answers")
     for answer in answers[-limit:] if limit else []:
         table.add_row(
             f"{answer.at:.3f} s",
@@ -239,7 +247,7 @@ def remarks(told: Replay) -> Iterable[str]:
     if told.is_torn:
         yield "The last line was cut off."
     if told.differences:
-        yield f"{told.differences} asks were answered in another way than the log says: it was written by another version."
+        yield f"{told.differences} asks were answered otherwise than the log says: another version wrote it."
 
 
 def _totals_table(told: Replay, modelled: Replay | None, other: Replay | None) -> Table:

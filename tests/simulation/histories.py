@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+from threading import Event
 from typing import TYPE_CHECKING, Any, Final
 
 from hypothesis import strategies as st
 from msgspec import Struct
+from msgspec.structs import replace
 from returns.result import Failure, Success
 
 from cachemesh import BreakerOptions, Cache, CachePolicy, CacheScope, Lifetime, RetryOptions, Source, SyncCache
+from cachemesh.core.commands import Hydrate
 from cachemesh.core.policies import BUILT_IN
 from cachemesh.core.scopes import GLOBAL_OWNER
-from cachemesh.shell.recording import kept, scrubbed
+from cachemesh.shell.eviction import Resident
+from cachemesh.shell.recording import Kept, scrubbed
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from cachemesh.simulation import Recorder
 
 KEYS: Final = ("item:1", "item:2", "thing:1")
@@ -38,6 +43,8 @@ class Ask(Struct, frozen=True):
     refreshes: bool = False
     waits: bool = True
     """Whether its end is waited for before the next step."""
+    nests: bool = False
+    """Whether its fetch asks the cache itself."""
 
 
 class Do(Struct, frozen=True):
@@ -53,9 +60,9 @@ lifetimes = st.sampled_from(
         None,
         2.0,
         5.0,
-        Lifetime(3.0, serve_stale_for=4.0, stale_if_error_for=8.0),
-        Lifetime(4.0, refresh_ahead=0.5, jitter=0.25),
-        Lifetime(1.0, stale_if_error_for=30.0, failure_ttl=2.0),
+        Lifetime(ttl=3.0, serve_stale_for=4.0, stale_if_error_for=8.0),
+        Lifetime(ttl=4.0, refresh_ahead=0.5, jitter=0.25),
+        Lifetime(ttl=1.0, stale_if_error_for=30.0, failure_ttl=2.0),
     )
 )
 options = st.fixed_dictionaries(
@@ -87,29 +94,30 @@ def asks(*, is_async: bool) -> st.SearchStrategy[Ask]:
         given,
         st.sampled_from((None, None, *USERS)),
         st.integers(0, 5).map(lambda number: number == 0),
-        st.booleans() if is_async else st.just(True),
+        st.sampled_from((True, False) if is_async else (True,)),
+        st.integers(0, 4).map(lambda number: number == 0),
     )
 
 
-ORDERS: Final = [
-    "advance",
-    "put",
-    "update",
-    "touch",
-    "invalidate",
-    "prefix",
-    "tag",
-    "expire_tag",
-    "sign_in",
-    "sign_out",
-    "end_session",
-    "clear",
-    "clear_scope",
-    "cancel",
-    "reset",
-]
+ORDERS: Final[Mapping[str, Callable[[Any, Do, int], object]]] = {
+    "advance": lambda cache, step, number: None,  # noqa: ARG005 (the clock's part)
+    "cancel": lambda cache, step, number: None,  # noqa: ARG005 (the tasks' part)
+    "put": lambda cache, step, number: cache.put(step.key, f"put {number}", ttl=step.seconds, tags=("red",)),
+    "update": lambda cache, step, _: cache.update(step.key, lambda value: f"{value}!"),
+    "touch": lambda cache, step, _: cache.touch(step.key, step.seconds),
+    "invalidate": lambda cache, step, _: cache.invalidate(step.key),
+    "prefix": lambda cache, *_: cache.invalidate_prefix("item:"),
+    "tag": lambda cache, *_: cache.invalidate_tag("red"),
+    "expire_tag": lambda cache, *_: cache.expire_tag("red"),
+    "sign_in": lambda cache, _, number: cache.set_active_user(USERS[number % 2]),
+    "sign_out": lambda cache, *_: cache.set_active_user(None),
+    "end_session": lambda cache, *_: cache.end_session(),
+    "clear": lambda cache, *_: cache.clear(),
+    "clear_scope": lambda cache, *_: cache.clear_scope(CacheScope.SESSION),
+    "reset": lambda cache, *_: cache.reset_circuit("api"),
+}
 
-orders = st.builds(Do, st.sampled_from(ORDERS), st.sampled_from(KEYS), st.sampled_from((0.1, 1.0, 2.5, 6.0)))
+orders = st.builds(Do, st.sampled_from(tuple(ORDERS)), st.sampled_from(KEYS), st.sampled_from((0.1, 1.0, 2.5, 6.0)))
 
 
 def histories(*, is_async: bool) -> st.SearchStrategy[list[Ask | Do]]:
@@ -148,9 +156,14 @@ def settings(clock: VirtualClock, recorder: Recorder) -> dict[str, Any]:
 def frozen(state: Any, names: Any) -> dict[str, Any]:
     """All of a state, without its answers, as values that can be compared; keys and users as the log has them."""
 
-    def scrub(entry: Any) -> Any:
-        entry = entry.as_entry() if hasattr(entry, "as_entry") else entry
-        return entry if type(entry.answer).__name__ == "Kept" else scrubbed_entry(entry)
+    def scrub(found: Any) -> Any:
+        found = found.as_entry() if isinstance(found, Resident) else found
+        if not isinstance(found.answer, Kept):
+            found = scrubbed(Hydrate(GLOBAL_OWNER, "", found, 0.0, 0)).found  # type: ignore[union-attr]  # a Hydrate
+        terms = getattr(found, "terms", None)
+        if terms is None:
+            return found
+        return replace(found, terms=replace(terms, tags=tuple(names.key(tag) for tag in terms.tags)))
 
     partitions = {
         (owner[0].value, None if owner[1] is None else names.user(owner[1])): (
@@ -179,13 +192,6 @@ def frozen(state: Any, names: Any) -> dict[str, Any]:
     }
 
 
-def scrubbed_entry(found: Any) -> Any:
-    """An entry or a failure as the log has it."""
-    from cachemesh.core.commands import Hydrate  # noqa: PLC0415 (for this alone)
-
-    return scrubbed(Hydrate(GLOBAL_OWNER, "", found, 0.0, 0)).found  # type: ignore[union-attr]  # a Hydrate
-
-
 class Identity:
     """Names of a log that has been read: they are hashed already."""
 
@@ -198,132 +204,124 @@ class Identity:
         return text
 
 
-def untagged(state: dict[str, Any], names: Any) -> dict[str, Any]:
-    """The same with hashed tags in the terms of its entries."""
-    from msgspec.structs import replace  # noqa: PLC0415 (for this alone)
-
-    def retagged(entry: Any) -> Any:
-        if entry.terms is None:
-            return entry
-        return replace(entry, terms=replace(entry.terms, tags=tuple(names.key(tag) for tag in entry.terms.tags)))
-
-    state["partitions"] = {
-        owner: ({key: retagged(entry) for key, entry in parts[0].items()}, *parts[1:])
-        for owner, parts in state["partitions"].items()
-    }
-    return state
-
-
 def do(cache: Any, step: Do, number: int) -> None:
     """An order that needs no waiting."""
-    match step.what:
-        case "put":
-            cache.put(step.key, f"put {number}", ttl=step.seconds, tags=("red",))
-        case "update":
-            cache.update(step.key, lambda value: f"{value}!")
-        case "touch":
-            cache.touch(step.key, step.seconds)
-        case "invalidate":
-            cache.invalidate(step.key)
-        case "prefix":
-            cache.invalidate_prefix("item:")
-        case "tag":
-            cache.invalidate_tag("red")
-        case "expire_tag":
-            cache.expire_tag("red")
-        case "sign_in":
-            cache.set_active_user(USERS[number % 2])
-        case "sign_out":
-            cache.set_active_user(None)
-        case "end_session":
-            cache.end_session()
-        case "clear":
-            cache.clear()
-        case "clear_scope":
-            cache.clear_scope(CacheScope.SESSION)
-        case "reset":
-            cache.reset_circuit("api")
+    ORDERS[step.what](cache, step, number)
 
 
-def run_async(steps: list[Ask | Do], recorder: Recorder) -> tuple[list[Got], Any]:
+class Ledger:
+    """What callers got, in the order in which they asked."""
+
+    def __init__(self) -> None:
+        self.got: list[Got | None] = []
+
+    def begin(self) -> int:
+        self.got.append(None)
+        return len(self.got) - 1
+
+    def whole(self) -> list[Got]:
+        assert None not in self.got, "somebody was never answered"
+        return [each for each in self.got if each is not None]
+
+
+def run_async(  # noqa: C901 (its fetcher and its caller are in it)
+    steps: list[Ask | Do], recorder: Recorder, store: Any = None
+) -> tuple[list[Got], Any]:
     """What the callers of a `Cache` got, in the order in which they asked, and its state."""
     clock = VirtualClock(now=BEGAN_AT)
+    ledger = Ledger()
 
-    async def main() -> tuple[list[Got], Any]:
+    async def main() -> Any:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
-        cache: Cache = Cache(**settings(clock, recorder))
-        tasks: list[tuple[Ask, asyncio.Task[Any]]] = []
+        cache: Cache = Cache(**settings(clock, recorder), store=store)
+        tasks: list[asyncio.Task[None]] = []
         for number, step in enumerate(steps):
             if isinstance(step, Do):
                 if step.what == "advance":
                     await asyncio.sleep(step.seconds)
                 elif step.what == "cancel" and tasks:
-                    tasks[-1][1].cancel()
-                else:
-                    do(cache, step, number)
+                    tasks[-1].cancel()
+                do(cache, step, number)
                 await loop.settle()
                 continue
             task = asyncio.ensure_future(call(cache, step, number))
-            tasks.append((step, task))
+            tasks.append(task)
             await loop.settle()
             if step.waits:
                 await asyncio.wait({task})
-        await asyncio.gather(*(task for _, task in tasks), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(20.0)
-        got = [Got(step.key, "left" if task.cancelled() else task.result()) for step, task in tasks]
-        recorder_state = cache._runtime.state
-        shot = untagged(frozen(recorder_state, recorder._names), recorder._names)
+        state = frozen(cache._runtime.state, recorder._names)
         await cache.aclose()
-        return got, shot
+        return state
 
-    async def call(cache: Cache, step: Ask, number: int) -> str:
+    async def call(cache: Cache, step: Ask, number: int) -> None:
         async def fetch() -> Any:
+            if step.nests:
+                await call(cache, replace(step, key=KEYS[2], nests=False, refreshes=False), number)
             await asyncio.sleep(step.takes_s)
             return Failure(ValueError("no")) if step.fails else Success(f"fetched {number}")
 
+        place = ledger.begin()
+        kind = "left"
+        asked: Any = cache if step.user is None else cache.for_user(step.user)
+        given = dict(step.options)
+        try:
+            if step.refreshes:
+                told = await asked.refresh(step.key, fetch, ttl=step.ttl, **given)
+                kind = "fetched" if isinstance(told, Success) else "failed"
+            else:
+                kind = kind_of(await asked.get_served(step.key, fetch, policy=step.policy, ttl=step.ttl, **given))
+        finally:
+            ledger.got[place] = Got(step.key, kind)
+
+    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
+        state = runner.run(main())
+    return ledger.whole(), state
+
+
+def settle(cache: SyncCache) -> None:
+    """Wait until no fetch is under way behind anybody's back."""
+    patience = Event()
+    for _ in range(5_000):
+        if not cache._runtime.lives:
+            return
+        patience.wait(0.001)
+    msg = "a fetch hangs"
+    raise AssertionError(msg)
+
+
+def run_sync(steps: list[Ask | Do], recorder: Recorder, store: Any = None) -> tuple[list[Got], Any]:
+    """The same for a `SyncCache`."""
+    clock = VirtualClock(now=BEGAN_AT)
+    ledger = Ledger()
+
+    def call(step: Ask, number: int) -> None:
+        def fetch() -> Any:
+            if step.nests:
+                call(replace(step, key=KEYS[2], nests=False, refreshes=False), number)
+            clock.advance(step.takes_s)
+            return Failure(ValueError("no")) if step.fails else Success(f"fetched {number}")
+
+        place = ledger.begin()
         asked: Any = cache if step.user is None else cache.for_user(step.user)
         given = dict(step.options)
         if step.refreshes:
-            told = await asked.refresh(step.key, fetch, ttl=step.ttl, **given)
-            return "fetched" if isinstance(told, Success) else "failed"
-        return kind_of(await asked.get_served(step.key, fetch, policy=step.policy, ttl=step.ttl, **given))
+            told = asked.refresh(step.key, fetch, ttl=step.ttl, **given)
+            kind = "fetched" if isinstance(told, Success) else "failed"
+        else:
+            kind = kind_of(asked.get_served(step.key, fetch, policy=step.policy, ttl=step.ttl, **given))
+        ledger.got[place] = Got(step.key, kind)
 
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(clock)) as runner:
-        return runner.run(main())
-
-
-def run_sync(steps: list[Ask | Do], recorder: Recorder) -> tuple[list[Got], Any]:
-    """The same for a `SyncCache`."""
-    clock = VirtualClock(now=BEGAN_AT)
-    got: list[Got] = []
-    with SyncCache(**settings(clock, recorder)) as cache:
+    with SyncCache(**settings(clock, recorder), store=store) as cache:
         for number, step in enumerate(steps):
-            if isinstance(step, Do):
-                if step.what == "advance":
-                    clock.advance(step.seconds)
-                elif step.what != "cancel":
-                    do(cache, step, number)
+            if isinstance(step, Ask):
+                call(step, number)
+                settle(cache)
                 continue
-            got.append(Got(step.key, call_sync(cache, step, number, clock)))
-            for thread in threading.enumerate():
-                if thread.name.startswith("cachemesh") and thread.name != "cachemesh recorder":
-                    thread.join(5.0)
-        shot = untagged(frozen(cache._runtime.state, recorder._names), recorder._names)
-    return got, shot
-
-
-def call_sync(cache: SyncCache, step: Ask, number: int, clock: VirtualClock) -> str:
-    def fetch() -> Any:
-        clock.advance(step.takes_s)
-        return Failure(ValueError("no")) if step.fails else Success(f"fetched {number}")
-
-    asked: Any = cache if step.user is None else cache.for_user(step.user)
-    given = dict(step.options)
-    if step.refreshes:
-        told = asked.refresh(step.key, fetch, ttl=step.ttl, **given)
-        return "fetched" if isinstance(told, Success) else "failed"
-    return kind_of(asked.get_served(step.key, fetch, policy=step.policy, ttl=step.ttl, **given))
-
-
-__all__ = ["Ask", "Do", "Got", "Identity", "frozen", "histories", "kept", "run_async", "run_sync"]
+            if step.what == "advance":
+                clock.advance(step.seconds)
+            do(cache, step, number)
+        state = frozen(cache._runtime.state, recorder._names)
+    return ledger.whole(), state
