@@ -376,12 +376,7 @@ class Runtime:
     def brought(self, boarding: Boarding) -> Answer | None:
         """What a load has brought, to one who waited for it and just wants what is fresh; None: ask again."""
         live, asked = boarding.live, boarding.asked
-        if (
-            self.log is not None
-            or not live.is_admitted
-            or boarding.trace is not None
-            or type(asked) is not commands.Get
-        ):
+        if not live.is_admitted or boarding.trace is not None or type(asked) is not commands.Get:
             return None
         if self.log is not None or asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
             return None

@@ -90,17 +90,23 @@ class Callers:
             why = explanation.why
         caller = None if before is None else self._by_ask.get(before)
         if caller is None:
-            owner: Owner | None = owner_of(command.scope, state.active_user, command.viewer)
-            user = None if owner is None else owner[1]
-            answered = Answered(
-                now - began_at, command.flight_id, command.key, command.scope.value, user, AnswerKind.WAITING, why
-            )
-            caller = Caller(answered, now)
-            self.all.append(caller)
+            caller = self._new(state, command, now, now - began_at, why)
         else:
             caller.answered = replace(caller.answered, why=f"{caller.answered.why}; {why}")
         self._by_ask[command.flight_id] = caller
         return caller, explanation
+
+    def _new(self, state: State[Any], command: Get | Refresh, now: float, at: float, why: str) -> Caller:
+        owner: Owner | None = owner_of(command.scope, state.active_user, command.viewer)
+        user = None if owner is None else owner[1]
+        answered = Answered(at, command.flight_id, command.key, command.scope.value, user, AnswerKind.WAITING, why)
+        caller = Caller(answered, now)
+        self.all.append(caller)
+        return caller
+
+    def takes_word(self, state: State[Any], command: Get | Refresh, kind: AnswerKind, now: float, at: float) -> None:
+        """An ask was answered at once, so says the log, from something that it has lost the beginning of."""
+        self._settle(self._new(state, command, now, at, "the log has lost what this was answered from"), kind, now)
 
     def answer_now(
         self, caller: Caller, command: Get | Refresh, explanation: Explanation | None, ordered: Effects[Any], now: float

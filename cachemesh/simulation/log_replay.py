@@ -12,7 +12,7 @@ from cachemesh.core.model import State
 from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import owner_of
 from cachemesh.shell.recording import Ended, Follows, Lost, Noted, Told, answered
-from cachemesh.simulation.callers import Answered, Callers, Tally, Totals
+from cachemesh.simulation.callers import Answered, AnswerKind, Callers, Tally, Totals
 from cachemesh.simulation.log_lines import Header
 from cachemesh.simulation.log_reader import LogReader
 
@@ -32,7 +32,9 @@ class Replay(Struct, frozen=True):
     it to the last one that was looked at. `unreadable`, `lost`, `missing`: lines
     that are no lines, lines that the recorder left out, files that were rotated
     away. Where there is any, the log is not whole: then `unknown` asks were
-    about something of which the log has lost the beginning, and are left out.
+    about something of which the log has lost the beginning. Of those that were
+    answered at once the log's word is taken (a "hit" may have been a stale
+    one); those that waited are left out.
     `differences`: asks that were answered in another way than the log says; in
     a log that is whole there are none.
     """
@@ -141,6 +143,7 @@ class Fold:
         if answered(ordered) != line.was:
             if not self.is_whole:
                 self.unknown += 1
+                self._answered_by_the_log(command, line.was)
                 return ()
             self.differences += 1
         assert self.began_at is not None
@@ -150,6 +153,13 @@ class Fold:
         self.tally.count(ordered)
         self.callers.answer_now(caller, command, explanation, ordered, self.now)
         return ordered
+
+    def _answered_by_the_log(self, command: Get | Refresh, was: str | int | None) -> None:
+        """What an ask was answered with is lost, but not how it was answered."""
+        if isinstance(was, str):
+            assert self.began_at is not None
+            kind = AnswerKind.HIT if was == "hit" else AnswerKind.FAILED
+            self.callers.takes_word(self.state, command, kind, self.now, self.now - self.began_at)
 
     def _without(self, command: commands.InvalidatePrefix, keys: tuple[str, ...]) -> Effects[Any]:
         """A prefix as the keys that it stood for: those of hashes have none."""

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cachemesh.simulation.log_replay import Replay
 
 MOST_ROWS: Final = 20
-USAGE_ERROR: Final = 2
 WIDEST: Final = 60
 WIDTH: Final = 160
 """Where there is no terminal."""
@@ -79,11 +78,14 @@ def replay(  # noqa: PLR0913 (the options of the command)
     return 0
 
 
-def wrong(log: Path | None, what: str) -> click.ClickException:
+class WrongInputError(click.ClickException):
     """One line, and exit code 2."""
-    error = click.ClickException(shown(what, 200) if log is None else f"{shown(str(log))} {shown(what, 200)}")
-    error.exit_code = USAGE_ERROR
-    return error
+
+    exit_code = 2
+
+
+def wrong(log: Path | None, what: str) -> WrongInputError:
+    return WrongInputError(shown(what, 200) if log is None else f"{shown(str(log))} {shown(what, 200)}")
 
 
 def seconds_of(at: str, log: Path) -> float:
@@ -243,7 +245,7 @@ def remarks(told: Replay) -> Iterable[str]:
     if told.missing:
         yield f"{told.missing} older files were rotated away: the log begins in the middle."
     if told.unknown:
-        yield f"{told.unknown} asks were about what the log has lost the beginning of, and are left out."
+        yield f"{told.unknown} asks were about what the log has lost the beginning of."
     if told.is_torn:
         yield "The last line was cut off."
     if told.differences:
