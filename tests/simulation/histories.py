@@ -148,7 +148,7 @@ def settings(clock: VirtualClock, recorder: Recorder) -> dict[str, Any]:
     return {
         "clock": clock,
         "recorder": recorder,
-        "max_entries": 3,
+        "max_entries": 2,
         "breakers": BreakerOptions(failures=2, open_for=3.0),
     }
 
