@@ -55,6 +55,12 @@ COMMANDS: Final = {
         ("click", "rich"),
         "Choose a policy on your own traffic, in virtual time.",
     ),
+    "replay": Part(
+        "cachemesh.simulation.replay_command",
+        "cli",
+        ("click", "rich"),
+        "Say what a recorded cache held, and why it answered as it did.",
+    ),
     "store": Part("cachemesh.store_cli.command", "cli", ("click", "rich"), "Look into a store."),
 }
 ALL: Final = Part("", "demo", ("click", "rich"), "")

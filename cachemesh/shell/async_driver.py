@@ -114,6 +114,7 @@ class AsyncDomain:
     def leave(self, boarding: Boarding) -> None:
         """A caller was cancelled, or waits no longer. The flight goes on for the others, and ends with the last one."""
         live = boarding.live
+        self._runtime.told_early(boarding, "left")
         live.waiting -= 1
         if live.is_crowded:
             live.waiters = [waiter for waiter in live.waiters if not waiter.done()]

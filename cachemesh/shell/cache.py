@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         TokenFetcher,
         TokenKeeperAdapter,
     )
+    from cachemesh.shell.recording import CommandRecorder
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -72,7 +73,8 @@ class Cache(Face):
     warm start can be read before it is. `warm_start`: memory is filled from the
     store in the background, as far as there is room; for stores that can be
     looked through, such as `SqliteStore`. It begins as soon as an event loop
-    runs. A setting that makes no sense raises pydantic's `ValidationError`.
+    runs. `recorder`: writes down what the cache is asked and decides, without
+    values, such as `cachemesh.simulation.Recorder`. A setting that makes no sense raises pydantic's `ValidationError`.
 
     One cache may be used from several event loops: they share its data, and
     each has its own fetches under way.
@@ -87,7 +89,7 @@ class Cache(Face):
     <Success: {'name': 'Ada'}>
     """
 
-    __slots__ = ("__weakref__", "_domain", "_domains", "_warm_start")
+    __slots__ = ("__weakref__", "_domain", "_domains", "_recorder", "_warm_start")
 
     def __init__(
         self,
@@ -107,6 +109,7 @@ class Cache(Face):
         rng: random.Random | None = None,
         schemas: tuple[Any, ...] = (),
         warm_start: bool = False,
+        recorder: CommandRecorder | None = None,
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -122,7 +125,8 @@ class Cache(Face):
             warm_start=warm_start,
             is_browsable=isinstance(store, Scannable),
         )
-        super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
+        runtime = Runtime(settings, store=store, clock=clock, logger=logger, recorder=recorder)
+        super().__init__(runtime, token_keeper, None)
         self._domain: AsyncDomain | None = None
         self._domains: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncDomain] = weakref.WeakKeyDictionary()
         self._warm_start: WarmStart | None = None
@@ -130,6 +134,7 @@ class Cache(Face):
             self._warm_start = WarmStart(self._runtime, store)
         if self._warm_start is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 (documented for libraries)
             self._here()
+        self._recorder = recorder
         self._identity = followed(self, token_keeper)
 
     @spelled_out(GetOptions)
@@ -319,6 +324,7 @@ class Cache(Face):
         view = Cache.__new__(Cache)
         Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id), self._identity)
         view._domain = self._domain  # noqa: SLF001 (its own)
+        view._recorder = self._recorder  # noqa: SLF001 (its own)
         view._domains = self._domains  # noqa: SLF001 (its own)
         view._warm_start = self._warm_start  # noqa: SLF001 (its own)
         return view
@@ -352,6 +358,8 @@ class Cache(Face):
             if live.driver is not None:
                 live.driver.cancel(live)
         await self._here().finish()
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
 
     async def __aenter__(self) -> Self:
         """Whoever the token keeper has a token of is the active user from now on, where it can tell."""

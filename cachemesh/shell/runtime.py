@@ -63,6 +63,7 @@ from cachemesh.shell.outcomes import (
     with_traceback,
 )
 from cachemesh.shell.ports import Backplane, Change, Encoded, NewsKind, SharedStore, StoredEntry
+from cachemesh.shell.recording import Beginning, CommandLog, Ended, Follows, Told
 from cachemesh.shell.reports import events_of
 from cachemesh.shell.schema import (
     DecodingError,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from cachemesh.shell.logging import CacheLogger
     from cachemesh.shell.ports import Claim, Clock, News, Store
     from cachemesh.shell.provenance import Trace
+    from cachemesh.shell.recording import CommandRecorder
     from cachemesh.shell.settings import Settings
     from cachemesh.shell.store_call import StoreCall
 
@@ -116,6 +118,7 @@ class Runtime:
         store: Store | None,
         clock: Clock | None,
         logger: CacheLogger | None,
+        recorder: CommandRecorder | None = None,
     ) -> None:
         ttl = settings.default_ttl
         self.default_lifetime = ttl if isinstance(ttl, Lifetime) else None
@@ -163,15 +166,33 @@ class Runtime:
         self._watches = WatchTable()
         self._unrung: deque[Mailbox] = deque()
         self._remembered: deque[tuple[Owner, str]] = deque()
-        self.reads_plainly = logger is None and clock is None and self.values.copy is None
+        self.log: CommandLog | None = (
+            None if recorder is None else self._recorded_by(recorder, has_store=store is not None)
+        )
+        self._reduce = reduce_live if self.log is None else self.log.recorded(reduce_live)
+        self.reads_plainly = logger is None and clock is None and self.values.copy is None and self.log is None
         """Whether a hit needs nothing but the table and `time.monotonic`."""
+
+    def _recorded_by(self, recorder: CommandRecorder, *, has_store: bool) -> CommandLog:
+        """The log that `recorder` writes from now on. Every answer then goes by the reducer, also a plain hit."""
+        beginning = Beginning(has_store, self._max_entries, self.default_ttl_s, self.time.epoch_offset)
+        runtime = weakref.ref(self)
+
+        def report(error: Exception) -> None:
+            alive = runtime()
+            if alive is not None:
+                alive.tell_error("recorder", error)
+
+        log = CommandLog(beginning, report)
+        recorder.begin(log)
+        return log
 
     # Asking
 
     def hit(self, command: commands.Get) -> Answer | None:
         """The answer of a fresh entry, without the lock, for a policy that just serves one. None leads to `ask`."""
         policy = command.policy
-        if policy.action(FRESH, command.always_revalidate) is not SERVE:
+        if self.log is not None or policy.action(FRESH, command.always_revalidate) is not SERVE:
             return None
         owner = owner_of(command.scope, self.state.active_user, command.viewer)
         partition = None if owner is None else self.state.partitions.get(owner)
@@ -212,7 +233,7 @@ class Runtime:
                 return Failure(CacheClosed())
             if trace is not None:
                 self._note(trace, command)
-            self.state, ordered = reduce_live(self.state, command)
+            self.state, ordered = self._reduce(self.state, command)
             for effect in ordered:
                 if type(effect) is Join:
                     live = started or self.lives[effect.flight_id]
@@ -357,7 +378,7 @@ class Runtime:
         live, asked = boarding.live, boarding.asked
         if not live.is_admitted or boarding.trace is not None or type(asked) is not commands.Get:
             return None
-        if asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
+        if self.log is not None or asked.policy.action(FRESH, asked.always_revalidate) is not SERVE:
             return None
         partition = self.state.partitions.get(live.owner)
         resident: Any = None if partition is None else partition.entries.get(live.key)
@@ -374,6 +395,13 @@ class Runtime:
         The question stays with the owner it was put for, whoever is active by
         now. If that owner may have left meanwhile, the answer is stored nowhere.
         """
+        again = self._asked_again(boarding)
+        if self.log is not None:
+            with self.exclusive():
+                self.log.put(Follows(again.flight_id, boarding.asked.flight_id))
+        return again
+
+    def _asked_again(self, boarding: Boarding) -> commands.Get | commands.Refresh:
         live, asked = boarding.live, boarding.asked
         if isinstance(asked, commands.Refresh):
             return replace(asked, now=self.time.now(), flight_id=next(self.flight_ids))
@@ -396,7 +424,7 @@ class Runtime:
         What the reducer would answer is known: `Join`, and the same state. So
         thousands of callers of one key need not ask it thousands of times.
         """
-        live = self.alike.get(key)
+        live = None if self.log is not None else self.alike.get(key)
         if live is None or live.asked.domain != domain_id or live.wish is None or within(self):
             return None
         if live.overdue_at is not None and self.time.now() >= live.overdue_at:
@@ -534,7 +562,15 @@ class Runtime:
         flight = self.state.flights.get(live.flight_id)
         if flight is not None and flight.is_detached:
             live.is_background = True
+        if old is not None:
+            self.told_early(boarding, "old")
         return old
+
+    def told_early(self, boarding: Boarding, how: str) -> None:
+        """A caller does not wait for the end of its flight: for the recorder."""
+        if self.log is not None:
+            with self.exclusive():
+                self.log.put(Told(boarding.asked.flight_id, how))
 
     def gave_up(self, boarding: Boarding) -> Answer:
         """A caller has waited for its hard timeout: what it gets."""
@@ -551,6 +587,7 @@ class Runtime:
         )
         if is_first:
             self.tell_error(shown_key(live.owner, live.key), shown_error(live.owner, error))
+        self.told_early(boarding, "failed" if old is None else "old")
         return Failure(error) if old is None else old
 
     def _old_value(self, command: commands.WaitedLong | commands.GaveUp) -> Answer | None:
@@ -745,7 +782,7 @@ class Runtime:
 
     def _commit(self, command: commands.Command[Answer]) -> effects.Effects[Answer]:
         """Reduce `command` and commit its effects, within a passage of the lock: what follows from it."""
-        self.state, ordered = reduce_live(self.state, command)
+        self.state, ordered = self._reduce(self.state, command)
         if self.intake.is_open:
             self.intake.note(command, ordered)
         followed = ordered
@@ -894,7 +931,7 @@ class Runtime:
         victims = self._order.admit(resident, self.state.census.count)  # type: ignore[arg-type]  # a Resident
         evicted: effects.Effects[Answer] = ()
         for victim in victims:
-            self.state, logged = reduce_live(self.state, commands.Evict(victim.home.owner, victim.key))  # type: ignore[attr-defined]  # a Residents
+            self.state, logged = self._reduce(self.state, commands.Evict(victim.home.owner, victim.key))  # type: ignore[attr-defined]  # a Residents
             evicted += logged  # All that follows from an eviction is that the logger hears of it.
         return evicted
 
@@ -1250,6 +1287,8 @@ class Runtime:
                 self._commit(commands.FetchAborted(live.flight_id))
             for owner in list(self.state.partitions.keys()):
                 self.state.partitions.discard(owner)
+            if self.log is not None:
+                self.log.put(Ended())
             ended = self._watches.end_all()
         for mailbox in ended:
             mailbox.end()

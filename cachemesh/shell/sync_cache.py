@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         SyncTokenFetcher,
         SyncTokenKeeperAdapter,
     )
+    from cachemesh.shell.recording import CommandRecorder
 
 T = TypeVar("T")
 E = TypeVar("E")
@@ -66,7 +67,7 @@ class SyncCache(Face):
     <Success: {'name': 'Ada'}>
     """
 
-    __slots__ = ("__weakref__", "_domain")
+    __slots__ = ("__weakref__", "_domain", "_recorder")
 
     def __init__(
         self,
@@ -86,6 +87,7 @@ class SyncCache(Face):
         rng: random.Random | None = None,
         schemas: tuple[Any, ...] = (),
         warm_start: bool = False,
+        recorder: CommandRecorder | None = None,
     ) -> None:
         settings = Settings(
             default_ttl=default_ttl,
@@ -101,10 +103,12 @@ class SyncCache(Face):
             warm_start=warm_start,
             is_browsable=isinstance(store, Scannable),
         )
-        super().__init__(Runtime(settings, store=store, clock=clock, logger=logger), token_keeper, None)
+        runtime = Runtime(settings, store=store, clock=clock, logger=logger, recorder=recorder)
+        super().__init__(runtime, token_keeper, None)
         self._domain = ThreadDomain(self._runtime)
         if settings.warm_start and isinstance(store, Scannable):
             self._domain.warm_up(WarmStart(self._runtime, store))
+        self._recorder = recorder
         self._identity = followed(self, token_keeper)
 
     @spelled_out(GetOptions)
@@ -286,6 +290,7 @@ class SyncCache(Face):
         view = SyncCache.__new__(SyncCache)
         Face.__init__(view, self._runtime, self._keeper, str.__str__(user_id), self._identity)
         view._domain = self._domain  # noqa: SLF001 (its own)
+        view._recorder = self._recorder  # noqa: SLF001 (its own)
         return view
 
     def pause(self, seconds: float) -> None:
@@ -318,6 +323,8 @@ class SyncCache(Face):
             for live in self._runtime.close():
                 self._domain.release(live)
             self._domain.finish()
+            if self._recorder is not None:
+                self._recorder.close()
 
     def __enter__(self) -> Self:
         """Whoever the token keeper has a token of is the active user from now on, where it can tell."""

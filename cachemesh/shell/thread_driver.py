@@ -131,6 +131,7 @@ class ThreadDomain:
     def _leave(self, boarding: Boarding) -> None:
         """A caller waits no longer. The flight ends with the last one, as far as the cache is concerned."""
         live = boarding.live
+        self._runtime.told_early(boarding, "left")
         with self._runtime.lock:
             live.waiting -= 1
             is_last = live.waiting == 0
