@@ -455,7 +455,11 @@ class RedisStore:
                 # It goes from one to the next; better twice than never.
                 token = b""
                 continue
-            await asyncio.sleep(random.uniform(*POLL_S))  # noqa: S311 (so that not all look at once)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Before the next look at somebody else's lease."""
+        return random.uniform(*POLL_S)  # noqa: S311 (so that not all look at once)
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
         """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
