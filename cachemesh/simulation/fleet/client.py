@@ -178,6 +178,7 @@ class ModelledBus(Bus):
         self._tell(LOST)
         self.lost()
 
-    def hear(self, message: bytes) -> None:
-        """A message has arrived on the connection."""
+    def hear(self, message: bytes, sender: bytes) -> bool:
+        """A message has arrived on the connection. Whether it told anything: what we did ourselves is no news."""
         self._heard(message)
+        return sender != self.node

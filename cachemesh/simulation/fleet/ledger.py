@@ -59,7 +59,7 @@ class Ledger:
         self._began = now()
         self._ttl_s = ttl_s
         self._skew_s = skew_s
-        self._is_healthy = is_healthy
+        self.is_healthy = is_healthy
         self._settled_at: dict[Place, list[tuple[float, int]]] = defaultdict(list)
         self._changed_at: dict[Place, float] = {}
         self._fetched_at: dict[Place, float] = {}
@@ -91,12 +91,16 @@ class Ledger:
         self.fetched += 1
         before = self._fetched_at.get(place)
         self._fetched_at[place] = now
-        if self._is_healthy and before is not None and now - before < self._ttl_s:
+        if self.is_healthy and before is not None and now - before < self._ttl_s:
             changed_at = self._changed_at.get(place)
             if changed_at is None or changed_at < before:
                 self._report("one fetch a key while healthy", node, place, f"fetched {now - before:.3f} s before")
         self.note("fetch", node, place, self.origin[place])
         return *place, self.origin[place], now
+
+    def forget_fetches(self) -> None:
+        """What has been fetched by now counts for nothing."""
+        self._fetched_at.clear()
 
     # What is answered
 

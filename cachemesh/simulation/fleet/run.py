@@ -34,11 +34,12 @@ KEYS: Final = ("a", "b", "w0", "w1")
 """Values are put by hand under those with a "w", by the node of that number."""
 
 BEGINNING_S: Final = 1_000_000.0
+BEGINNING_TAKES_S: Final = 5.0
 QUIET_S: Final = 40.0
 """After the last step: longer than any rest, lease or pause."""
 
-FEW_NODES: Final = 50
-"""Of more nodes than that, each asks for a single key at the end."""
+MOST_LAST_ASKS: Final = 4
+"""So much each node asks for at the end."""
 
 
 class FleetReport(Struct, frozen=True):
@@ -126,6 +127,7 @@ def run_fleet(  # noqa: PLR0913 (what a fleet is, by keyword)
 async def _played(seed: int, nodes: int, schedule: tuple[Step, ...], faults: Faults, ttl_s: float) -> Fleet:
     fleet = Fleet(seed, nodes, faults, ttl_s)
     try:
+        await fleet.begin()
         for step in schedule:
             if step.after_s:
                 await asyncio.sleep(step.after_s)
@@ -185,6 +187,15 @@ class Fleet:
             node.link.is_dead = True
             self._ending.append(asyncio.ensure_future(node.aclose()))
 
+    async def begin(self) -> None:
+        """Let all who are to be healthy hear of each other first: who has just subscribed believes nothing."""
+        if self.ledger.is_healthy:
+            for node in self.nodes:
+                assert node is not None
+                node.ask((None, KEYS[0]))
+            await asyncio.sleep(BEGINNING_TAKES_S)
+            self.ledger.forget_fetches()
+
     # Steps
 
     def act(self, step: Step) -> None:
@@ -229,7 +240,7 @@ class Fleet:
         nodes = [node for node in self.nodes if node is not None]
         places = list(self.ledger.origin)
         for node in nodes:
-            for place in places if len(nodes) <= FEW_NODES else [self._chance.choice(places)]:
+            for place in self._chance.sample(places, MOST_LAST_ASKS):
                 node.ask(place)
         await self._answers(nodes)
 
@@ -251,8 +262,9 @@ class Fleet:
         del channel
         told = unpacked(message)
         assert told is not None
+        sender, news = told
         settled = self.ledger.settled
-        versions = {place: settled[place] for place in concerned(told[1], settled)}
+        versions = {place: settled[place] for place in concerned(news, settled)}
         for ear in list(self.ears.values()):
             if ear.is_dead:
                 continue
@@ -261,14 +273,13 @@ class Fleet:
                 ear.break_off(is_felt=False)
                 continue
             self.messages += 1
-            link.later(self._deliver, ear, message, versions)
+            link.later(self._deliver, ear, message, sender, versions)
             if link.doubles():
-                link.later(self._deliver, ear, message, versions)
+                link.later(self._deliver, ear, message, sender, versions)
 
-    def _deliver(self, ear: Ear, message: bytes, versions: dict[Place, int]) -> None:
+    def _deliver(self, ear: Ear, message: bytes, sender: bytes, versions: dict[Place, int]) -> None:
         node = self._of_bus.get(ear.bus)
-        if node is not None and self.ears.get(ear.bus) is ear:
-            ear.bus.hear(message)
+        if node is not None and self.ears.get(ear.bus) is ear and ear.bus.hear(message, sender):
             node.knows(versions)
 
 
