@@ -28,6 +28,9 @@ STATED_CAP_S: Final = 18.0
 """For so long may news be lost and nobody notice: a ping interval (5 s) and the quarter between two looks, then the
 memory cap (10 s) with an attempt to connect (2.5 s) on top, told anew each time; and a fetch that was under way."""
 
+CLAIMED_BEFORE_S: Final = 0.2
+"""For so long the answer to a claim may have been under way: a removal meanwhile makes the fetch one for nothing."""
+
 LONGEST_WAIT_S: Final = 90.0
 """No caller waits longer: a fetch, and once the longest claim."""
 
@@ -63,6 +66,7 @@ class Ledger:
         self._settled_at: dict[Place, list[tuple[float, int]]] = defaultdict(list)
         self._changed_at: dict[Place, float] = {}
         self._fetched_at: dict[Place, float] = {}
+        self.counts_fetches = False
         self._digest = hashlib.sha256()
 
     # What happens
@@ -91,16 +95,17 @@ class Ledger:
         self.fetched += 1
         before = self._fetched_at.get(place)
         self._fetched_at[place] = now
-        if self.is_healthy and before is not None and now - before < self._ttl_s:
+        if self.counts_fetches and before is not None and now - before < self._ttl_s:
             changed_at = self._changed_at.get(place)
-            if changed_at is None or changed_at < before:
+            if changed_at is None or changed_at < before - CLAIMED_BEFORE_S:
                 self._report("one fetch a key while healthy", node, place, f"fetched {now - before:.3f} s before")
         self.note("fetch", node, place, self.origin[place])
         return *place, self.origin[place], now
 
-    def forget_fetches(self) -> None:
-        """What has been fetched by now counts for nothing."""
+    def begin_to_count(self) -> None:
+        """What has been fetched by now counts for nothing; from now on, each key is fetched once."""
         self._fetched_at.clear()
+        self.counts_fetches = True
 
     # What is answered
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cachemesh.simulation.fleet.client import Ear, ModelledBus
-    from cachemesh.simulation.fleet.ledger import Ledger, Place, Value
+    from cachemesh.simulation.fleet.ledger import Ledger, Place
     from cachemesh.simulation.fleet.network import Link
 
 UNCERTAIN_S: Final = 1.0
@@ -77,10 +77,10 @@ class Node:
         cache = self.cache if is_active or user is None else self.cache.for_user(user)
         chance = self.link.chance
 
-        async def fetch() -> Result[Value, str]:
+        async def fetch() -> Result[list[Any], str]:
             value = self.ledger.fetch(self.number, place)
             await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.05), chance.uniform(0, 1.5))))
-            return Failure("down") if chance.random() < self._origin_fails else Success(value)
+            return Failure("down") if chance.random() < self._origin_fails else Success([*value])
 
         return await cache.get(key, fetch, ttl=self._ttl_s, scope=scope_of(user), tags=(key,))
 
@@ -102,7 +102,7 @@ class Node:
         elif what == "tag":
             self.cache.invalidate_tag(key)
         elif what == "put":
-            value: Value = (*place, ledger.origin[place], self.link.loop.time())
+            value = [*place, ledger.origin[place], self.link.loop.time()]
             cache.put(key, value, ttl=self._ttl_s, tags=(key,), scope=scope_of(user))
         else:
             cache.invalidate(key, scope=scope_of(user))

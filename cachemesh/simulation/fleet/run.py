@@ -194,7 +194,7 @@ class Fleet:
                 assert node is not None
                 node.ask((None, KEYS[0]))
             await asyncio.sleep(BEGINNING_TAKES_S)
-            self.ledger.forget_fetches()
+            self.ledger.begin_to_count()
 
     # Steps
 
