@@ -28,8 +28,8 @@ STATED_CAP_S: Final = 18.0
 """For so long may news be lost and nobody notice: a ping interval (5 s) and the quarter between two looks, then the
 memory cap (10 s) with an attempt to connect (2.5 s) on top, told anew each time; and a fetch that was under way."""
 
-CLAIMED_BEFORE_S: Final = 0.2
-"""For so long the answer to a claim may have been under way: a removal meanwhile makes the fetch one for nothing."""
+CLAIMED_BEFORE_S: Final = 3.5
+"""For so long a flight may have waited for the fetches of others: a removal meanwhile makes its own one for nothing."""
 
 LONGEST_WAIT_S: Final = 90.0
 """No caller waits longer: a fetch, and once the longest claim."""
