@@ -78,9 +78,18 @@ class Ledger:
             self._changed_at[place] = self._now()
 
     def removed(self, news: News) -> None:
-        """The server has performed the removal that it tells."""
+        """The server has performed the removal that it tells.
+
+        Where values are put by hand, older ones may be on their way, which are no
+        fetches: there, only a `put` that has arrived settles anything.
+        """
         for place in concerned(news, self.origin):
-            self.settle(place, self.origin[place])
+            self.settle(place, 0 if is_written(place) else self.origin[place])
+
+    def stored(self, node: int, place: Place, version: int) -> None:
+        """The server has taken what `node` fetched."""
+        if version < self.settled[place]:
+            self._report("nothing from before a removal", node, place, f"stored version {version} too late")
 
     def settle(self, place: Place, version: int) -> None:
         """The server has nothing older than `version` from now on."""
@@ -156,6 +165,11 @@ def concerned(news: News, places: Iterable[Place]) -> list[Place]:
     return [
         place for place in places if (news.owner is None or place[0] == user) and (key is None or place[1] == key)
     ]
+
+
+def is_written(place: Place) -> bool:
+    """Whether values are put there by hand: then a single node says what they are."""
+    return place[0] is None and place[1].startswith("w")
 
 
 def user_of(owner: Owner) -> str | None:

@@ -10,7 +10,8 @@ from returns.result import Failure, Result, Success
 
 from cachemesh import Cache
 from cachemesh.simulation.fleet.client import ModelledStore
-from cachemesh.simulation.fleet.ledger import scope_of
+from cachemesh.simulation.fleet.ledger import is_written, scope_of
+from cachemesh.simulation.fleet.schedule import is_tagged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +42,7 @@ class Node:
         self.number = number
         self.link = link
         self.ledger = ledger
-        self.store = ModelledStore(link, ears, b"%08d" % link.chance.randrange(10**8), self._lost)
+        self.store = ModelledStore(link, ears, b"%08d" % number, self._lost)
         loop = link.loop
         self.cache: Cache = Cache(
             store=self.store, clock=lambda: loop.time() + skew_s, rng=random.Random(link.chance.random())
@@ -82,7 +83,9 @@ class Node:
             await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.05), chance.uniform(0, 1.5))))
             return Failure("down") if chance.random() < self._origin_fails else Success([*value])
 
-        return await cache.get(key, fetch, ttl=self._ttl_s, scope=scope_of(user), tags=(key,))
+        if is_tagged(key):
+            return await cache.get(key, fetch, ttl=self._ttl_s, scope=scope_of(user), tags=(key,))
+        return await cache.get(key, fetch, ttl=self._ttl_s, scope=scope_of(user))
 
     # Changing
 
@@ -103,7 +106,7 @@ class Node:
             self.cache.invalidate_tag(key)
         elif what == "put":
             value = [*place, ledger.origin[place], self.link.loop.time()]
-            cache.put(key, value, ttl=self._ttl_s, tags=(key,), scope=scope_of(user))
+            cache.put(key, value, ttl=self._ttl_s, tags=(key,) if is_tagged(key) else (), scope=scope_of(user))
         else:
             cache.invalidate(key, scope=scope_of(user))
         self.knows({each: ledger.origin[each] for each in places})
@@ -149,8 +152,3 @@ class Node:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.cache.aclose()
-
-
-def is_written(place: Place) -> bool:
-    """Whether values are put there by hand: then a single node says what they are."""
-    return place[0] is None and place[1].startswith("w")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import Struct
 
-from cachemesh.shell.ports import Encoded, NewsKind
+from cachemesh.shell.ports import Encoded
 from cachemesh.simulation.fleet.ledger import Ledger, concerned
 from cachemesh.simulation.fleet.network import Link
 from cachemesh.simulation.fleet.node import Node
@@ -25,6 +25,8 @@ from cachemesh.testing.loop import run
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cachemesh.core.scopes import Owner
+    from cachemesh.shell.ports import News, StoredEntry
     from cachemesh.simulation.fleet.client import Ear, ModelledBus
     from cachemesh.simulation.fleet.ledger import Place, Violation
     from cachemesh.simulation.fleet.schedule import Step
@@ -260,9 +262,7 @@ class Fleet:
     def publish(self, channel: bytes, message: bytes) -> None:
         """Hand a message to all who have subscribed."""
         del channel
-        told = unpacked(message)
-        assert told is not None
-        sender, news = told
+        sender, news = news_in(message)
         settled = self.ledger.settled
         versions = {place: settled[place] for place in concerned(news, settled)}
         for ear in list(self.ears.values()):
@@ -289,22 +289,59 @@ class ObservedValkey(Valkey):
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(asyncio.get_running_loop().time, fleet.publish)
         self._fleet = fleet
+        self._gone: dict[tuple[Owner | None, str], int] = {}
+        """What has been cleared, by owner and tag, and the generation that began with it."""
 
     def execute(self, args: Sequence[bytes]) -> Reply:
         """Perform a command. What a removal settles is settled before others hear of it."""
         ledger = self._fleet.ledger
         if args[1] in REMOVALS:
-            told = unpacked(args[-1])
-            if told is not None and not (told[1].kind is NewsKind.MARKED and told[1].stale_at is not None):
-                ledger.removed(told[1])
+            ledger.removed(news_in(args[-1])[1])
         reply = super().execute(args)
-        if args[1] == scripts.PUT.digest and reply == 1:
-            entry = opened(args[5][HEADER_SIZE:], "cachemesh", None)
-            assert isinstance(entry.value, Encoded)
-            user, key, version, _ = msgspec.json.decode(entry.value.payload)
-            ledger.settle((user, key), version)
+        if args[1] == scripts.MARK.digest and isinstance(reply, list):
+            _, news = news_in(args[-1])
+            self._gone[news.owner, news.tag] = int(reply[1])
+        elif args[1] == scripts.PUT.digest and reply == 1:
+            ledger.settle(*version_in(opened_record(args[5])))
+        elif args[1] == scripts.COMMIT.digest and reply == 1:
+            entry = opened_record(args[8])
+            if not self._is_gone(entry):
+                ledger.stored(int(news_in(args[-1])[0]), *version_in(entry))
         return reply
 
+    def start(self, *, keeps_data: bool) -> None:
+        """Come back; who has forgotten everything counts from the beginning."""
+        super().start(keeps_data=keeps_data)
+        if not keeps_data:
+            self._gone.clear()
+
+    def _is_gone(self, entry: StoredEntry) -> bool:
+        """Whether all who read `entry` know that it has been cleared: a mark takes from the server no entry itself."""
+        places = [(owner, tag) for owner in (None, entry.owner) for tag in ("", *entry.tags)]
+        return any(self._gone.get(place, 0) > entry.generation for place in places)
+
+
+def news_in(message: bytes) -> tuple[bytes, News]:
+    """Who sent it, and what it tells."""
+    told = unpacked(message)
+    assert told is not None
+    return told
+
+
+def opened_record(record: bytes) -> StoredEntry:
+    """The entry in what a node sends to the server."""
+    return opened(record[HEADER_SIZE:], NAMESPACE, None)
+
+
+def version_in(entry: StoredEntry) -> tuple[Place, int]:
+    """Of what it is, and which version."""
+    assert isinstance(entry.value, Encoded)
+    user, key, version, _ = msgspec.json.decode(entry.value.payload)
+    return (user, key), version
+
+
+NAMESPACE: Final = "cachemesh"
+"""That of a store which was not told otherwise."""
 
 REMOVALS: Final = frozenset({scripts.DELETE.digest, scripts.MARK.digest})
 

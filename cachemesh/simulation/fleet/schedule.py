@@ -14,6 +14,10 @@ CUTS: Final = ("requests", "replies", "news", "all")
 """What a partition takes from a node: what it asks, what it is answered, what it hears, or everything."""
 
 
+AGAIN: Final = 0.4
+"""So often the next step is about the same as the last one: what goes wrong goes wrong where things meet."""
+
+
 class Faults(Struct, frozen=True):
     """What may go wrong. Delays are in seconds, one way; shares are of messages, from 0 to 1.
 
@@ -79,6 +83,10 @@ def drawn(seed: int, nodes: int, steps: int, faults: Faults, keys: Sequence[str]
             after_s = rng.uniform(1, 15)
         what, node, key = rng.choice(whats), rng.randrange(nodes), rng.choice(keys)
         user = rng.choice((None, None, *USERS))
+        if found and found[-1].key and rng.random() < AGAIN:
+            node, key, user = found[-1].node, found[-1].key, found[-1].user
+        if what == "tag" and not is_tagged(key):
+            what = "invalidate"
         match what:
             case "ask":
                 found.append(Step(after_s, what, node, key, user))
@@ -106,6 +114,12 @@ def drawn(seed: int, nodes: int, steps: int, faults: Faults, keys: Sequence[str]
             case _:
                 found.append(Step(after_s, what, node, key))
     return tuple(found)
+
+
+def is_tagged(key: str) -> bool:
+    """Whether values of `key` bear it as their tag. Others are asked for as plainly as can be, which has a path of its
+    own in the cache."""
+    return key in {"a", "w0"}
 
 
 def who_says(key: str, node: int, nodes: int) -> int:

@@ -1,0 +1,156 @@
+"""The simulated fleet: that it is deterministic, that it finds what is wrong, and that it finds nothing where nothing is.
+
+With each safety rule taken away in turn it must find a violation; the seeds are
+tried in order, as whoever looks for a bug would. All rules on: `make soak` has
+twenty times as many seeds.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+
+from cachemesh.shell.doubts import Doubts
+from cachemesh.simulation.fleet import HEALTHY, Faults, FleetReport, Step, assert_sound, run_fleet, shrunk
+from cachemesh.simulation.fleet.schedule import drawn
+from tests.simulation.broken import RULES, first_violation
+
+SEEDS = 500
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_fleet_five_hundred_seeds_with_every_fault_and_nothing_wrong(part: int) -> None:
+    for seed in range(part, SEEDS, 5):
+        assert_sound(run_fleet(seed, nodes=3, steps=24))
+
+
+def test_fleet_a_healthy_one_fetches_each_key_once() -> None:
+    for seed in range(40):
+        assert_sound(run_fleet(seed, nodes=3, steps=20, faults=HEALTHY, ttl_s=3600.0))
+
+
+@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.is_quick])
+def test_fleet_finds_what_is_wrong_without_a_rule(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow ones are in `make soak`."""
+    found = first_violation(rule, monkeypatch, seeds=400)
+    assert found is not None
+    assert found.violations[0].rule in RULES[rule].broken
+
+
+def test_fleet_a_failure_prints_the_seed_and_the_fewest_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = first_violation("news are heard", monkeypatch, seeds=50)
+    assert found is not None
+    few = shrunk(found)
+    assert few.violations[0].rule == found.violations[0].rule
+    assert len(few.schedule) < len(found.schedule)
+    # None of them can be left out.
+    for number in range(len(few.schedule)):
+        left = few.schedule[:number] + few.schedule[number + 1 :]
+        tried = replayed(few, left)
+        assert not any(each.rule == few.violations[0].rule for each in tried.violations) or waits(few.schedule[number])
+    assert replayed(few, few.schedule) == few
+    with pytest.raises(AssertionError) as raised:
+        assert_sound(found)
+    shown = str(raised.value)
+    assert f"seed {found.seed}" in shown
+    assert str(few.violations[0]) in shown
+    assert all(str(step) in shown for step in few.schedule)
+
+
+def replayed(report: FleetReport, schedule: tuple[Step, ...]) -> FleetReport:
+    return run_fleet(report.seed, nodes=report.nodes, faults=report.faults, ttl_s=report.ttl_s, schedule=schedule)
+
+
+def waits(step: Step) -> bool:
+    """Whether leaving `step` out also takes away a time in which something happens."""
+    return step.after_s > 0
+
+
+def test_fleet_a_sound_run_is_as_short_as_it_gets() -> None:
+    report = run_fleet(3, nodes=2, steps=10)
+    assert shrunk(report) is report
+    assert_sound(report)
+
+
+def test_fleet_a_seed_is_a_run_to_the_last_message() -> None:
+    for seed in range(10):
+        first = run_fleet(seed)
+        assert first == run_fleet(seed)
+        assert first == run_fleet(seed, schedule=first.schedule)
+    assert run_fleet(1).digest != run_fleet(2).digest
+
+
+def test_fleet_a_seed_is_the_same_run_in_another_process() -> None:
+    """Hashes of strings differ from one process to the next, and with them the order of sets."""
+    program = "from cachemesh.simulation.fleet import run_fleet; print([run_fleet(s).digest for s in range(8)])"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "2")
+    }
+    assert seen == {f"{[run_fleet(seed).digest for seed in range(8)]}\n"}
+
+
+def test_fleet_of_a_thousand_nodes() -> None:
+    began = time.monotonic()
+    report = run_fleet(1, nodes=1_000, steps=60)
+    took_s = time.monotonic() - began
+    assert_sound(report)
+    assert report.nodes == 1_000
+    assert report.answered > 2_000
+    assert report.messages > 10_000
+    print(f"1,000 nodes: {took_s:.1f} s, {report.answered} answers, {report.messages} messages")  # noqa: T201 (the figure)
+
+
+def test_fleet_what_a_claim_finds_is_not_believed_while_there_is_a_doubt() -> None:
+    """A removal failed. A claim went out before it was made up for, and its answer arrived after that."""
+    assert_sound(run_fleet(2, nodes=1, faults=Faults(lost=0.0), schedule=DOUBTED))
+
+
+DOUBTED = (
+    Step(0.0, "ask", key="b"),
+    Step(5.0, "cut", detail="all"),
+    Step(0.0, "invalidate", key="b"),
+    Step(0.9, "ask", key="b"),
+    Step(0.05, "mend"),
+)
+
+
+def test_fleet_every_kind_of_step_is_drawn() -> None:
+    whats = {step.what for seed in range(100) for step in drawn(seed, 3, 40, Faults(), ["a", "b", "w0", "w1"])}
+    changes = {"invalidate", "put", "tag", "clear", "switch"}
+    faults = {"cut", "mend", "kill", "start", "stop_server", "start_server"}
+    assert whats == {"ask", "ask_active"} | changes | faults
+    whats = {step.what for seed in range(100) for step in drawn(seed, 3, 40, HEALTHY, ["a", "b", "w0", "w1"])}
+    assert whats == {"ask", "ask_active"} | changes
+
+
+def test_fleet_what_has_died_or_is_cut_off_is_there_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last questions are answered by all, with what is true."""
+    del monkeypatch
+    schedule = [
+        Step(0.0, "ask", 0, "a"),
+        Step(0.1, "cut", 1, detail="all"),
+        Step(0.1, "kill", 0),
+        Step(0.1, "stop_server"),
+        Step(0.1, "invalidate", 2, "a"),
+        Step(0.1, "ask", 2, "a"),
+    ]
+    report = run_fleet(5, nodes=3, faults=Faults(lost=0.0, origin_fails=0.0), schedule=schedule)
+    assert_sound(report)
+    assert report.answered >= 3 * 4 + 1
+
+
+def test_fleet_unknown_doubts_are_none() -> None:
+    doubts: Any = Doubts()
+    assert not doubts.concern(("global", None), "b")
