@@ -61,9 +61,7 @@ def without_listing(patch: pytest.MonkeyPatch) -> None:
 
 def without_owners(patch: pytest.MonkeyPatch) -> None:
     """All users share one partition."""
-    patch.setattr(
-        asks, "owner_of", lambda scope, *_: (scope, "alice") if scope is CacheScope.USER else (scope, None)
-    )
+    patch.setattr(asks, "owner_of", lambda scope, *_: (scope, "alice") if scope is CacheScope.USER else (scope, None))
 
 
 def without_flush(patch: pytest.MonkeyPatch) -> None:

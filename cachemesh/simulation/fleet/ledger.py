@@ -162,9 +162,7 @@ def concerned(news: News, places: Iterable[Place]) -> list[Place]:
         return list(places)
     user = None if news.owner is None else user_of(news.owner)
     key = news.tag if news.kind is NewsKind.MARKED else news.key
-    return [
-        place for place in places if (news.owner is None or place[0] == user) and (key is None or place[1] == key)
-    ]
+    return [place for place in places if (news.owner is None or place[0] == user) and (key is None or place[1] == key)]
 
 
 def is_written(place: Place) -> bool:

@@ -93,7 +93,9 @@ def drawn(seed: int, nodes: int, steps: int, faults: Faults, keys: Sequence[str]
             case "invalidate" | "tag" | "put":
                 if what == "put":
                     key = rng.choice([each for each in keys if each.startswith("w")])
-                found.append(Step(after_s, what, who_says(key, node, nodes), key, user if what == "invalidate" else None))
+                found.append(
+                    Step(after_s, what, who_says(key, node, nodes), key, user if what == "invalidate" else None)
+                )
             case "switch":
                 found.append(Step(after_s, what, node, user=user))
             case "cut":
@@ -118,7 +120,8 @@ def drawn(seed: int, nodes: int, steps: int, faults: Faults, keys: Sequence[str]
 
 def is_tagged(key: str) -> bool:
     """Whether values of `key` bear it as their tag. Others are asked for as plainly as can be, which has a path of its
-    own in the cache."""
+    own in the cache.
+    """
     return key in {"a", "w0"}
 
 

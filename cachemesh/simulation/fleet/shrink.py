@@ -44,9 +44,7 @@ def assert_sound(report: FleetReport) -> None:
 
 
 def _replayed(report: FleetReport, schedule: tuple[Step, ...]) -> FleetReport:
-    return run_fleet(
-        report.seed, nodes=report.nodes, faults=report.faults, ttl_s=report.ttl_s, schedule=schedule
-    )
+    return run_fleet(report.seed, nodes=report.nodes, faults=report.faults, ttl_s=report.ttl_s, schedule=schedule)
 
 
 def without(schedule: tuple[Step, ...], begin: int, end: int) -> tuple[Step, ...]:
