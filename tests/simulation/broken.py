@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -17,6 +16,8 @@ from cachemesh.simulation.fleet.valkey import Valkey
 from cachemesh.stores.marks import Marks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 Patch: TypeAlias = "Callable[[pytest.MonkeyPatch], None]"
@@ -115,7 +116,7 @@ RULES: Final = {
     "partitions": Rule(without_owners, (OTHER,)),
     "the flush when news are lost": Rule(without_flush, (REMOVAL, CAP)),
     "joiners of a tag": Rule(without_joiner_rules, faults=HEALTHY, nodes=2),
-    "joiners of the same question": Rule(without_struck_alike, faults=HEALTHY, nodes=2),
+    "joiners of the same question": Rule(without_struck_alike, faults=HEALTHY, nodes=2, is_quick=False),
     "news are heard": Rule(without_news, (REMOVAL, CAP)),
     "marks": Rule(without_marks),
     "doubts": Rule(without_doubts),

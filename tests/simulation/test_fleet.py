@@ -1,8 +1,7 @@
-"""The simulated fleet: that it is deterministic, that it finds what is wrong, and that it finds nothing where nothing is.
+"""The simulated fleet: it is deterministic, runs a thousand nodes, and finds nothing where nothing is wrong.
 
-With each safety rule taken away in turn it must find a violation; the seeds are
-tried in order, as whoever looks for a bug would. All rules on: `make soak` has
-twenty times as many seeds.
+That it finds what is wrong is shown in `test_fleet_rules`. `make soak` has twenty
+times as many seeds.
 """
 
 from __future__ import annotations
@@ -11,14 +10,11 @@ import os
 import subprocess
 import sys
 import time
-from typing import Any
 
 import pytest
 
-from cachemesh.shell.doubts import Doubts
-from cachemesh.simulation.fleet import HEALTHY, Faults, FleetReport, Step, assert_sound, run_fleet, shrunk
+from cachemesh.simulation.fleet import HEALTHY, Faults, Step, assert_sound, run_fleet, shrunk
 from cachemesh.simulation.fleet.schedule import drawn
-from tests.simulation.broken import RULES, first_violation
 
 SEEDS = 500
 
@@ -32,43 +28,7 @@ def test_fleet_five_hundred_seeds_with_every_fault_and_nothing_wrong(part: int) 
 def test_fleet_a_healthy_one_fetches_each_key_once() -> None:
     for seed in range(40):
         assert_sound(run_fleet(seed, nodes=3, steps=20, faults=HEALTHY, ttl_s=3600.0))
-
-
-@pytest.mark.parametrize("rule", [name for name, rule in RULES.items() if rule.is_quick])
-def test_fleet_finds_what_is_wrong_without_a_rule(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The slow ones are in `make soak`."""
-    found = first_violation(rule, monkeypatch, seeds=400)
-    assert found is not None
-    assert found.violations[0].rule in RULES[rule].broken
-
-
-def test_fleet_a_failure_prints_the_seed_and_the_fewest_commands(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = first_violation("news are heard", monkeypatch, seeds=50)
-    assert found is not None
-    few = shrunk(found)
-    assert few.violations[0].rule == found.violations[0].rule
-    assert len(few.schedule) < len(found.schedule)
-    # None of them can be left out.
-    for number in range(len(few.schedule)):
-        left = few.schedule[:number] + few.schedule[number + 1 :]
-        tried = replayed(few, left)
-        assert not any(each.rule == few.violations[0].rule for each in tried.violations) or waits(few.schedule[number])
-    assert replayed(few, few.schedule) == few
-    with pytest.raises(AssertionError) as raised:
-        assert_sound(found)
-    shown = str(raised.value)
-    assert f"seed {found.seed}" in shown
-    assert str(few.violations[0]) in shown
-    assert all(str(step) in shown for step in few.schedule)
-
-
-def replayed(report: FleetReport, schedule: tuple[Step, ...]) -> FleetReport:
-    return run_fleet(report.seed, nodes=report.nodes, faults=report.faults, ttl_s=report.ttl_s, schedule=schedule)
-
-
-def waits(step: Step) -> bool:
-    """Whether leaving `step` out also takes away a time in which something happens."""
-    return step.after_s > 0
+        assert_sound(run_fleet(seed, nodes=2, steps=20, faults=HEALTHY))
 
 
 def test_fleet_a_sound_run_is_as_short_as_it_gets() -> None:
@@ -89,7 +49,7 @@ def test_fleet_a_seed_is_the_same_run_in_another_process() -> None:
     """Hashes of strings differ from one process to the next, and with them the order of sets."""
     program = "from cachemesh.simulation.fleet import run_fleet; print([run_fleet(s).digest for s in range(8)])"
     seen = {
-        subprocess.run(
+        subprocess.run(  # noqa: S603 (our own program)
             [sys.executable, "-c", program],
             env={**os.environ, "PYTHONHASHSEED": number},
             capture_output=True,
@@ -103,11 +63,11 @@ def test_fleet_a_seed_is_the_same_run_in_another_process() -> None:
 
 def test_fleet_of_a_thousand_nodes() -> None:
     began = time.monotonic()
-    report = run_fleet(1, nodes=1_000, steps=60)
+    report = run_fleet(1, nodes=1_000, steps=40)
     took_s = time.monotonic() - began
     assert_sound(report)
     assert report.nodes == 1_000
-    assert report.answered > 2_000
+    assert report.answered > 1_000
     assert report.messages > 10_000
     print(f"1,000 nodes: {took_s:.1f} s, {report.answered} answers, {report.messages} messages")  # noqa: T201 (the figure)
 
@@ -135,9 +95,8 @@ def test_fleet_every_kind_of_step_is_drawn() -> None:
     assert whats == {"ask", "ask_active"} | changes
 
 
-def test_fleet_what_has_died_or_is_cut_off_is_there_again_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fleet_what_has_died_or_is_cut_off_is_there_again_at_the_end() -> None:
     """The last questions are answered by all, with what is true."""
-    del monkeypatch
     schedule = [
         Step(0.0, "ask", 0, "a"),
         Step(0.1, "cut", 1, detail="all"),
@@ -149,8 +108,3 @@ def test_fleet_what_has_died_or_is_cut_off_is_there_again_at_the_end(monkeypatch
     report = run_fleet(5, nodes=3, faults=Faults(lost=0.0, origin_fails=0.0), schedule=schedule)
     assert_sound(report)
     assert report.answered >= 3 * 4 + 1
-
-
-def test_fleet_unknown_doubts_are_none() -> None:
-    doubts: Any = Doubts()
-    assert not doubts.concern(("global", None), "b")

@@ -132,11 +132,11 @@ class ModelledBus(Bus):
     def _subscribe(self) -> None:
         if self.link.server.is_up and not self._is_over:
             ear = self._ears[self] = Ear(self)
-            self.link.later(self._subscribed, ear)
+            self.link.later(self._is_heard, ear)
         else:
             self.link.later(self._refused)
 
-    def _subscribed(self, ear: Ear) -> None:
+    def _is_heard(self, ear: Ear) -> None:
         if self._is_over or self._ears.get(self) is not ear:
             return
         self._failures = 0

@@ -31,6 +31,9 @@ memory cap (10 s) with an attempt to connect (2.5 s) on top, told anew each time
 CLAIMED_BEFORE_S: Final = 3.5
 """For so long a flight may have waited for the fetches of others: a removal meanwhile makes its own one for nothing."""
 
+LONGEST_FETCH_S: Final = 2.0
+"""A lifetime begins when the fetch is over, which may take so long at most."""
+
 LONGEST_WAIT_S: Final = 90.0
 """No caller waits longer: a fetch, and once the longest claim."""
 
@@ -132,7 +135,7 @@ class Ledger:
         if overdue and version < overdue[-1]:
             self._report("nothing beyond the stated cap", node, place, f"version {version}, {overdue[-1]} long since")
         age_s = asked_at - fetched_at
-        if age_s > self._ttl_s + 2 * self._skew_s + 1.0:
+        if age_s > self._ttl_s + 2 * self._skew_s + LONGEST_FETCH_S:
             self._report("nothing older than its lifetime", node, place, f"{age_s:.1f} s old")
 
     def waited(self, node: int, place: Place, asked_at: float) -> None:

@@ -30,7 +30,7 @@ class Link:
         self, name: str, loop: asyncio.AbstractEventLoop, server: Valkey, faults: Faults, cuts: set[str]
     ) -> None:
         """`cuts` outlive the process: "requests", "replies" or "news"."""
-        self.chance = random.Random(name)
+        self.chance = random.Random(name)  # noqa: S311 (no secret: a run is to be repeated)
         self.loop = loop
         self.server = server
         self.cuts = cuts

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 USERS: Final = ("alice", "bob")
 
 CUTS: Final = ("requests", "replies", "news", "all")
 """What a partition takes from a node: what it asks, what it is answered, what it hears, or everything."""
 
+
+ASKERS: Final = (None, None, *USERS)
+CHANGES: Final = frozenset({"invalidate", "put", "tag", "clear", "switch"})
+FAULTS: Final = frozenset({"cut", "mend", "swizzle", "kill", "restart"})
+MOST_CUT: Final = 8
+
+LONG: Final = 0.06
+"""So often so much time passes that lifetimes, leases and rests end."""
 
 AGAIN: Final = 0.4
 """So often the next step is about the same as the last one: what goes wrong goes wrong where things meet."""
@@ -72,50 +82,74 @@ class Step(Struct, frozen=True):
 
 def drawn(seed: int, nodes: int, steps: int, faults: Faults, keys: Sequence[str]) -> tuple[Step, ...]:
     """The steps that `seed` stands for: about `steps` of them, more where faults come in groups."""
-    rng = random.Random(f"schedule:{seed}")
+    rng = random.Random(f"schedule:{seed}")  # noqa: S311 (no secret: a run is to be repeated)
     found: list[Step] = []
-    whats = ["ask"] * 12 + ["ask_active"] * 3 + ["invalidate"] * 4 + ["put"] * 2 + ["tag", "tag", "clear", "switch"]
-    whats += ["cut", "cut"] * faults.partitions + ["mend"] * faults.partitions + ["swizzle"] * faults.swizzle
-    whats += ["kill"] * faults.kills + ["restart"] * faults.restarts
+    whats = whats_of(faults)
     while len(found) < steps:
         after_s = rng.choice((0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.3)))
-        if rng.random() < 0.06:  # noqa: PLR2004 (so that lifetimes, leases and rests end)
+        if rng.random() < LONG:
             after_s = rng.uniform(1, 15)
-        what, node, key = rng.choice(whats), rng.randrange(nodes), rng.choice(keys)
-        user = rng.choice((None, None, *USERS))
+        what, node, key, user = rng.choice(whats), rng.randrange(nodes), rng.choice(keys), rng.choice(ASKERS)
         if found and found[-1].key and rng.random() < AGAIN:
             node, key, user = found[-1].node, found[-1].key, found[-1].user
-        if what == "tag" and not is_tagged(key):
-            what = "invalidate"
-        match what:
-            case "ask":
-                found.append(Step(after_s, what, node, key, user))
-            case "invalidate" | "tag" | "put":
-                if what == "put":
-                    key = rng.choice([each for each in keys if each.startswith("w")])
-                found.append(
-                    Step(after_s, what, who_says(key, node, nodes), key, user if what == "invalidate" else None)
-                )
-            case "switch":
-                found.append(Step(after_s, what, node, user=user))
-            case "cut":
-                found.append(Step(after_s, what, node, detail=rng.choice(CUTS)))
-            case "restart":
-                found.append(Step(after_s, "stop_server"))
-                found.append(Step(rng.choice((0.0, 0.2, 5.0)), "start_server", detail=rng.choice(("", "empty"))))
-            case "kill":
-                found += [Step(after_s, what, node), Step(rng.uniform(1, 4), "start", node)]
-            case "swizzle":
-                cut = rng.sample(range(nodes), rng.randint(1, min(nodes, 8)))
-                for action, order in (("cut", cut), ("mend", rng.sample(cut, len(cut)))):
-                    for each in order:
-                        found.append(Step(rng.uniform(0, 0.5), action, each, detail="all"))
-                        found.append(Step(0.0, "ask", rng.randrange(nodes), rng.choice(keys)))
-                        key = rng.choice(keys)
-                        found.append(Step(0.0, "invalidate", who_says(key, rng.randrange(nodes), nodes), key))
-            case _:
-                found.append(Step(after_s, what, node, key))
+        if what in CHANGES:
+            found.append(change(rng, Step(after_s, what, node, key, user), nodes, keys))
+        elif what in FAULTS:
+            found += fault(rng, Step(after_s, what, node), nodes, keys)
+        else:
+            found.append(Step(after_s, what, node, key, user if what == "ask" else None))
     return tuple(found)
+
+
+def whats_of(faults: Faults) -> list[str]:
+    """What may happen, as often as it is likely."""
+    whats = ["ask"] * 12 + ["ask_active"] * 3 + ["invalidate"] * 4 + ["put"] * 2 + ["tag", "tag", "clear", "switch"]
+    whats += ["cut", "cut"] * faults.partitions + ["mend"] * faults.partitions + ["swizzle"] * faults.swizzle
+    return whats + ["kill"] * faults.kills + ["restart"] * faults.restarts
+
+
+def change(rng: random.Random, step: Step, nodes: int, keys: Sequence[str]) -> Step:
+    """A change: by the node that may make it, of a key of which it can be made."""
+    what, key = step.what, step.key
+    if what == "tag" and not is_tagged(key):
+        what = "invalidate"
+    if what == "put":
+        key = rng.choice([each for each in keys if each.startswith("w")])
+    user = step.user if what in {"invalidate", "switch"} else None
+    node = who_says(key, step.node, nodes) if what in {"invalidate", "tag", "put"} else step.node
+    return Step(step.after_s, what, node, "" if what == "switch" else key, user)
+
+
+def fault(rng: random.Random, step: Step, nodes: int, keys: Sequence[str]) -> list[Step]:
+    """A fault, and what belongs to it."""
+    after_s, node = step.after_s, step.node
+    match step.what:
+        case "cut":
+            return [Step(after_s, "cut", node, detail=rng.choice(CUTS))]
+        case "restart":
+            down_s, how = rng.choice((0.0, 0.2, 5.0)), rng.choice(("", "empty"))
+            return [Step(after_s, "stop_server"), Step(down_s, "start_server", detail=how)]
+        case "kill":
+            return [step, Step(rng.uniform(1, 4), "start", node)]
+        case "swizzle":
+            return swizzled(rng, nodes, keys)
+        case _:
+            return [step]
+
+
+def swizzled(rng: random.Random, nodes: int, keys: Sequence[str]) -> list[Step]:
+    """Some nodes are cut off one by one, and come back in another order, while all go on (FoundationDB)."""
+    found: list[Step] = []
+    cut = rng.sample(range(nodes), rng.randint(1, min(nodes, MOST_CUT)))
+    for action, order in (("cut", cut), ("mend", rng.sample(cut, len(cut)))):
+        for each in order:
+            key = rng.choice(keys)
+            found += (
+                Step(rng.uniform(0, 0.5), action, each, detail="all"),
+                Step(0.0, "ask", rng.randrange(nodes), rng.choice(keys)),
+                Step(0.0, "invalidate", who_says(key, rng.randrange(nodes), nodes), key),
+            )
+    return found
 
 
 def is_tagged(key: str) -> bool:

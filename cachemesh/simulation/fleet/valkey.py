@@ -143,7 +143,7 @@ class Valkey:
         token, lease_ms, seen, placeholder, placeholder_ms = argv
         record = self._get(entry)
         header = record[: len(placeholder)]
-        if seen != b"?" and header != seen and header[:1] == b"E":
+        if seen not in {b"?", header} and header[:1] == b"E":
             return [b"found", record]
         if token:
             holder = self._get(lease)

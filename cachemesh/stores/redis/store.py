@@ -329,16 +329,19 @@ class RedisStore:
         batcher = self._batcher()
         counter, generation = bytes_of(await batcher.run(scripts.DRAW, self._layout.counter, fresh_id()), at_least=2)
         name = self._layout.entry(entry.owner, entry.key)
-        await batcher.run(
+        record = await self._record(entry, counter, int(generation))
+        reply = await batcher.run(
             scripts.PUT,
             (name, self._layout.lease(name)),
-            await self._record(entry, counter, int(generation)),
+            record,
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             *scripts.HEADER,
             self._layout.channel,
             packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
+        if reply == 1:
+            self._remember(name, record[:HEADER_SIZE])
 
     async def delete(self, owner: Owner, key: str) -> None:
         """Forget what is under (owner, key), if anything is."""
