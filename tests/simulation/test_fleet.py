@@ -11,18 +11,8 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from cachemesh.simulation.fleet import HEALTHY, Faults, Step, assert_sound, run_fleet, shrunk
 from cachemesh.simulation.fleet.schedule import drawn
-
-SEEDS = 500
-
-
-@pytest.mark.parametrize("part", range(5))
-def test_fleet_five_hundred_seeds_with_every_fault_and_nothing_wrong(part: int) -> None:
-    for seed in range(part, SEEDS, 5):
-        assert_sound(run_fleet(seed, nodes=3, steps=24))
 
 
 def test_fleet_a_healthy_one_fetches_each_key_once() -> None:
