@@ -153,8 +153,9 @@ def swizzled(rng: random.Random, nodes: int, keys: Sequence[str]) -> list[Step]:
 
 
 def is_tagged(key: str) -> bool:
-    """Whether values of `key` bear it as their tag. Others are asked for as plainly as can be, which has a path of its
-    own in the cache.
+    """Whether values of `key` bear it as their tag.
+
+    Others are asked for as plainly as can be, which has a path of its own in the cache.
     """
     return key in {"a", "w0"}
 
