@@ -25,4 +25,4 @@ mutants:  ## does a test fail for each small change of the core? Some ten minute
 
 .PHONY: soak
 soak:  ## the long variants of the scenarios; an hour or so
-	$(PYTHON) -m pytest tests/soak/scenarios.py tests/soak/redis.py tests/soak/sqlite.py tests/soak/fleet.py tests/soak/caches.py tests/soak/tokens.py tests/soak/traces.py -o addopts=--import-mode=importlib -o python_files=*.py --durations=0
+	$(PYTHON) -m pytest tests/soak/scenarios.py tests/soak/redis.py tests/soak/sqlite.py tests/soak/fleet.py tests/soak/caches.py tests/soak/simulated_fleet.py tests/soak/tokens.py tests/soak/traces.py -o addopts=--import-mode=importlib -o python_files=*.py --durations=0

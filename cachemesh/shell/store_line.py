@@ -540,11 +540,12 @@ class StoreLine:
 
     async def _claimed_by(self, shared: SharedStore, owner: Owner, key: str, *, waits: bool, knows_none: bool) -> Claim:
         """The claim that the store grants. What it has found is of this key, and there is no doubt about it."""
+        was_doubted = self.doubts.concern(owner, key)  # It may be made up for while the answer is under way.
         claim: object = await contained(shared.claim(owner, key, waits=waits, knows_none=knows_none))
         if not isinstance(claim, Claim) or (claim.owner, claim.key) != (owner, key):
             msg = "a claim of another key" if isinstance(claim, Claim) else f"no Claim but {type(claim).__name__}"
             raise TypeError(msg)
-        if claim.found is None or self.checked(claim.found, owner, key) is not None:
+        if claim.found is None or (not was_doubted and self.checked(claim.found, owner, key) is not None):
             return claim
         if waits:
             return await self._claimed_by(shared, owner, key, waits=False, knows_none=False)

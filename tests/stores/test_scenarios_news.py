@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from returns.result import Failure, Result, Success
 
 from cachemesh import Cache, CacheScope, SyncCache
@@ -20,92 +21,43 @@ from cachemesh.core.scopes import GLOBAL_OWNER
 from cachemesh.shell import health
 from cachemesh.shell.ports import News, NewsKind
 from cachemesh.shell.runtime import Runtime
+from cachemesh.simulation.fleet import Faults, Step, assert_sound, run_fleet
 from cachemesh.stores.redis import RedisStore
 from cachemesh.stores.redis.layout import Layout
 from cachemesh.stores.redis.messages import packed
 from tests.stores.servers import Server
-from tests.stores.simulated import KEYS, Sea, swizzled, until_all_agree
 from tests.stores.test_shared_stores import Heard, until
 
 if TYPE_CHECKING:
     from tests.stores.proxy import Proxy
-    from tests.stores.simulated import Node
     from tests.stores.worlds import OnServer
 
 SLOW: Final = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-NODES: Final = 3
-
-node_numbers: Final = st.integers(0, NODES - 1)
-keys: Final = st.sampled_from(KEYS)
-some: Final = st.integers(0, 5)
-asks: Final = st.tuples(st.just("ask"), node_numbers, keys)
-replies: Final = st.tuples(st.just("reply"), some, some)
-changes: Final = st.tuples(st.sampled_from(["invalidate", "invalidate", "put", "tag", "clear"]), node_numbers, keys)
-deliveries: Final = st.tuples(st.just("deliver"), node_numbers, some)
-losses: Final = st.tuples(st.sampled_from(["lose", "double", "notice"]), node_numbers, some)
+SEEDS: Final = st.integers(0, 2**32)
+CALM: Final = Faults(lost=0.0, doubled=0.0, partitions=False, swizzle=False, kills=False, restarts=False)
+SWIZZLED: Final = Faults(lost=0.0, partitions=False, kills=False, restarts=False)
 
 
-async def play(steps: list[tuple[Any, ...]]) -> None:
-    """Play `steps`; at the end everything has arrived or is known to be lost, and all nodes agree."""
-    sea = Sea(NODES)
-    try:
-        for what, number, detail in steps:
-            if what == "reply":
-                sea.let_through(number)
-            else:
-                await act(sea.nodes[number], what, detail)
-            await sea.turns()
-        sea.let_all_through()
-        await sea.turns()
-        for node in sea.nodes:
-            while node.inbox:
-                node.deliver(0)
-            if node.owes_lost:
-                node.notice()
-        for node in sea.nodes:
-            await asyncio.gather(*node.asked)
-            assert node.wrong == []
-            for key in sea.keys:
-                held = node.cache.peek(key).value_or(sea.origin[key])
-                assert held == sea.origin[key]
-        assert await until_all_agree(sea, 5.0) < 1.0
-    finally:
-        await sea.aclose()
-
-
-async def act(node: Node, what: str, detail: Any) -> None:
-    if what == "ask":
-        node.ask(detail)
-    elif what == "deliver":
-        node.deliver(detail)
-    elif what == "double":
-        node.deliver(detail, keeps=True)
-    elif what == "lose":
-        node.lose(detail)
-    elif what == "notice":
-        node.notice()
-    else:
-        await node.change(detail, what)
-
-
-@given(st.lists(st.one_of(asks, replies, changes, deliveries), max_size=40))
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
-def test_rd1_what_was_read_before_an_invalidation_never_comes_into_memory_after_it(steps: list[Any]) -> None:
+@given(SEEDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+def test_rd1_what_was_read_before_an_invalidation_never_comes_into_memory_after_it(seed: int) -> None:
     """Replies of the store and of the origin arrive in any order, and the news between, before and after them."""
-    asyncio.run(play(steps))
+    assert_sound(run_fleet(seed, nodes=3, steps=30, faults=CALM))
 
 
-@given(st.lists(st.one_of(asks, replies, changes, deliveries, losses), max_size=40))
-@settings(max_examples=150, deadline=None, suppress_health_check=SLOW)
-def test_rd4_lost_doubled_and_disordered_news_bring_no_older_version_back(steps: list[Any]) -> None:
-    asyncio.run(play(steps))
+@given(SEEDS)
+@settings(max_examples=60, deadline=None, suppress_health_check=SLOW)
+def test_rd4_lost_doubled_and_disordered_news_bring_no_older_version_back(seed: int) -> None:
+    assert_sound(run_fleet(seed, nodes=3, steps=30, faults=replace(CALM, lost=0.05, doubled=0.2)))
 
 
 def test_rd1_a_node_that_is_deaf_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulation itself can fail."""
     monkeypatch.setattr(Runtime, "hear", lambda self, news: None)  # noqa: ARG005 (it hears nothing)
-    with pytest.raises(AssertionError):
-        asyncio.run(play([("ask", 0, "a"), *[("reply", 0, 0)] * 4, ("invalidate", 1, "a"), ("deliver", 0, 0)]))
+    steps = [Step(0.0, "ask", 0, "a"), Step(2.0, "invalidate", 1, "a"), Step(1.0, "ask", 0, "a")]
+    report = run_fleet(0, nodes=2, faults=replace(CALM, origin_fails=0.0), schedule=steps)
+    with pytest.raises(AssertionError, match="nothing from before a removal"):
+        assert_sound(report)
 
 
 def test_rd1_on_a_slow_network_no_read_brings_back_what_was_invalidated(proxy: Proxy, server: Server) -> None:
@@ -166,17 +118,11 @@ def test_rd4_when_no_message_arrives_memory_is_believed_no_longer_than_its_cap(p
         until(lambda: far.get("k", lambda: Success(11), ttl=60) == Success(11))
 
 
-@pytest.fixture
-def quick_rests(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("COOL_DOWN_S", "LONGEST_REST_S"):
-        monkeypatch.setattr(health, name, 0.02)
-
-
-@given(st.integers(0, 2**32))
+@given(SEEDS)
 @settings(max_examples=25, deadline=None, suppress_health_check=SLOW)
-def test_rd12_after_each_node_was_cut_off_for_a_while_all_agree(quick_rests: None, seed: int) -> None:  # noqa: ARG001 (a fixture)
+def test_rd12_after_each_node_was_cut_off_for_a_while_all_agree(seed: int) -> None:
     """Swizzle-clog (FoundationDB): nodes are cut off one after the other, and come back in another order."""
-    assert asyncio.run(swizzled(seed, nodes=5, keys=10)) <= 2.0
+    assert_sound(run_fleet(seed, nodes=5, steps=40, faults=SWIZZLED))
 
 
 # A server that goes

@@ -329,16 +329,19 @@ class RedisStore:
         batcher = self._batcher()
         counter, generation = bytes_of(await batcher.run(scripts.DRAW, self._layout.counter, fresh_id()), at_least=2)
         name = self._layout.entry(entry.owner, entry.key)
-        await batcher.run(
+        record = await self._record(entry, counter, int(generation))
+        reply = await batcher.run(
             scripts.PUT,
             (name, self._layout.lease(name)),
-            await self._record(entry, counter, int(generation)),
+            record,
             b"%d" % HEADER_SIZE,
             self._lifetime_ms(entry),
             *scripts.HEADER,
             self._layout.channel,
             packed(News(NewsKind.CHANGED, entry.owner, entry.key), self._bus.node),
         )
+        if reply == 1:
+            self._remember(name, record[:HEADER_SIZE])
 
     async def delete(self, owner: Owner, key: str) -> None:
         """Forget what is under (owner, key), if anything is."""
@@ -455,7 +458,11 @@ class RedisStore:
                 # It goes from one to the next; better twice than never.
                 token = b""
                 continue
-            await asyncio.sleep(random.uniform(*POLL_S))  # noqa: S311 (so that not all look at once)
+            await asyncio.sleep(self._pause_s())
+
+    def _pause_s(self) -> float:
+        """Before the next look at somebody else's lease."""
+        return random.uniform(*POLL_S)  # noqa: S311 (so that not all look at once)
 
     async def commit(self, entry: StoredEntry, claim: Claim) -> bool:
         """Keep what was fetched, and give up the lease. False: the claim is too old, and nothing was kept."""
