@@ -208,6 +208,7 @@ def imported_from_outside() -> set[str]:
         ("demo",),
         ("testing",),
         ("simulation", "command.py"),
+        ("simulation", "replay_command.py"),
         ("simulation", "report.py"),
         ("simulation", "table.py"),
         ("stores", "redis"),

@@ -129,14 +129,6 @@ class _Tally:
         if now > value.changes_at:
             self.staleness.pending.append(now - value.changes_at)
 
-    def count_origin_request(self, second: int) -> None:
-        """The origin is asked, so many whole seconds after the first request."""
-        self.origin_requests += 1
-        if second != self.second:
-            self.second, self.this_second = second, 0
-        self.this_second += 1
-        self.peak = max(self.peak, self.this_second)
-
     def flush(self) -> None:
         self.waits.flush()
         self.ages.flush()
@@ -320,7 +312,12 @@ class _Simulation:
         """Ask the origin: what it answers comes later."""
         owner, key = effect.owner, effect.key
         answered = self.origin.ask(key if owner is GLOBAL_OWNER else origin_key(owner, key), now)
-        self.tally.count_origin_request(int(now - self.began_at))
+        tally, second = self.tally, int(now - self.began_at)
+        tally.origin_requests += 1
+        if second != tally.second:
+            tally.second, tally.this_second = second, 0
+        tally.this_second += 1
+        tally.peak = max(tally.peak, tally.this_second)
         answer = FAILED if answered.fails else _Value(answered.changes_at, size)
         heappush(self.events, (now + answered.latency_s, next(self.numbers), effect.flight_id, answer, size))
 
@@ -332,7 +329,9 @@ class _Simulation:
                 continue
             tally.waits.pending.append(now - since)
             if answer is not FAILED:
-                tally.count_value(answer, now, 0.0)
+                tally.values += 1
+                if now > answer.changes_at:
+                    tally.staleness.pending.append(now - answer.changes_at)
                 continue
             old = effect.fallback if join.falls_back else effect.rescue if join.reads else None
             if old is None:
@@ -381,7 +380,8 @@ class _Simulation:
 
     def held(self, owner: Owner, key: str) -> Resident:
         """The same, of what is known to be there."""
-        resident: Resident = self.state.partitions[owner].entries.get(key)
+        plain: bool = owner is GLOBAL_OWNER
+        resident: Resident = (self.state.plain if plain else self.state.partitions[owner].entries).get(key)
         return resident
 
     def chance(self, flight_id: int) -> float:

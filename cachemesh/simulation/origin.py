@@ -49,9 +49,12 @@ class LogNormal(Struct, frozen=True, tag=True):
     median: float
     p99: float
 
+    def __post_init__(self) -> None:
+        if not 0.0 < self.median <= self.p99:
+            msg = "a log-normal latency has a median above 0, and a p99 that is not below it"
+            raise ValueError(msg)
+
     def at(self, chance: float) -> float:
-        if self.p99 <= self.median:
-            return self.median
         return self.median * exp(log(self.p99 / self.median) / P99_OF_NORMAL * inverse_normal(chance))
 
 

@@ -122,3 +122,9 @@ def test_a_model_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
 def test_quantiles_rise(points: tuple[tuple[float, float], ...]) -> None:
     with pytest.raises(ValueError, match="rising"):
         Quantiles(points)
+
+
+@pytest.mark.parametrize(("median", "p99"), [(0.0, 1.0), (-1.0, 1.0), (0.2, 0.1), (float("nan"), 1.0)])
+def test_a_p99_is_not_below_its_median(median: float, p99: float) -> None:
+    with pytest.raises(ValueError, match="median"):
+        LogNormal(median, p99)
