@@ -100,7 +100,7 @@ def policy_machine(  # noqa: PLR0913 (all but the policy by keyword)
 
     >>> def never_two_minutes_old(seen):
     ...     return all(given.age_s is None or given.age_s < 120 for given in seen.given)
-    >>> many = settings(few, max_examples=2000, phases=[Phase.generate], print_blob=False)
+    >>> many = settings(few, max_examples=2000, stateful_step_count=30, phases=[Phase.generate], print_blob=False)
     >>> run_state_machine_as_test(policy_machine(patient, invariants=[never_two_minutes_old]), settings=many)
     Traceback (most recent call last):
     ...
