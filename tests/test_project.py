@@ -205,6 +205,7 @@ def imported_from_outside() -> set[str]:
     for_extras = {
         ("cli.py",),
         ("store_cli",),
+        ("simulation", "replay_command.py"),
         ("demo",),
         ("testing",),
         ("simulation", "command.py"),

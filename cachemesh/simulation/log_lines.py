@@ -10,6 +10,7 @@ types.
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from math import inf
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -117,13 +118,19 @@ def encoded(line: Line, names: Names) -> bytes:
 def told(command: Struct, names: Names) -> dict[str, Any]:
     """The fields of a command, less those that have their defaults."""
     document = {}
-    for field in fields(command):
-        value = getattr(command, field.name)
-        if value is field.default or value == field.default:
+    for name, default in defaults_of(type(command)):
+        value = getattr(command, name)
+        if value is default or value == default:
             continue
-        tell = TELLING.get(field.name)
-        document[field.name] = number(value) if tell is None else tell(value, names)
+        tell = TELLING.get(name)
+        document[name] = number(value) if tell is None else tell(value, names)
     return document
+
+
+@cache
+def defaults_of(kind: type[Struct]) -> tuple[tuple[str, Any], ...]:
+    """The fields of a struct with their defaults; msgspec looks at its annotations each time that it is asked."""
+    return tuple((field.name, field.default) for field in fields(kind))
 
 
 def number(value: Any) -> Any:  # noqa: ANN401 (a field of any kind)
@@ -136,9 +143,9 @@ def number(value: Any) -> Any:  # noqa: ANN401 (a field of any kind)
 def plain(struct: Struct) -> dict[str, Any]:
     """The fields of a struct of numbers, less those that have their defaults."""
     return {
-        field.name: number(value)
-        for field in fields(struct)
-        if (value := getattr(struct, field.name)) is not field.default and value != field.default
+        name: number(value)
+        for name, default in defaults_of(type(struct))
+        if (value := getattr(struct, name)) is not default and value != default
     }
 
 

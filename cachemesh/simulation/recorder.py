@@ -140,11 +140,11 @@ class Writer:
 
     def end(self) -> None:
         """Write what has come, and stop. Does not wait."""
-        self._log.lines.put(None)
         try:
             self._ending.release()
         except RuntimeError:  # It has been ended before.
             return
+        self._log.lines.put(None)  # After that, so that whoever is woken by it finds the end.
 
     def close(self) -> None:
         self.end()
@@ -163,6 +163,9 @@ class Writer:
                 waiting = [self._log.lines.get()]
                 is_ending = self._ending.acquire(timeout=BATCH_S)
                 self._write(waiting)
+                if not is_ending and self._ending.acquire(blocking=False):  # What was to wake it has just been read.
+                    is_ending = True
+                    self._write([])
         except Exception as error:  # noqa: BLE001 (a disk fails in many ways, and none of them may cost an answer)
             self._fail(error)
         self._log.is_over = True

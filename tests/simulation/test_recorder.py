@@ -231,6 +231,33 @@ def test_what_stops_a_recorder_is_the_end_of_its_cache(tmp_path: Path) -> None:
     assert replay(tmp_path / "log").totals.fetched == 1
 
 
+def test_closing_while_much_is_being_written_waits_no_longer_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What wakes the thread for the end may be read together with the lines before it."""
+    is_writing, may_go_on = threading.Event(), threading.Event()
+    recorder = Recorder(tmp_path / "log")
+    add = recorder._files.add
+
+    def slow_add(line: bytes) -> None:
+        is_writing.set()
+        assert may_go_on.wait(5.0)
+        add(line)
+
+    monkeypatch.setattr(recorder._files, "add", slow_add)
+    cache = SyncCache(recorder=recorder)
+    cache.put("k", 1)
+    assert is_writing.wait(5.0)
+    cache.put("k", 2)
+    assert recorder._writer is not None
+    recorder._writer.end()
+    may_go_on.set()
+    recorder._writer._thread.join(5.0)
+    assert not recorder._writer._thread.is_alive()
+    cache.close()
+    assert replay(tmp_path / "log").totals.saves == 2
+
+
 def test_a_recorder_records_one_cache(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "log")
     with SyncCache(recorder=recorder), pytest.raises(ValueError, match="a recorder records one cache"):
