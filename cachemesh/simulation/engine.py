@@ -18,8 +18,6 @@ from itertools import count, islice
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
-
 from cachemesh.core.commands import Evict, FetchFailed, FetchSucceeded, Forget, Get, RetryDue
 from cachemesh.core.effects import Join, Remember, Reply, Save, Settle, StartFetch, WaitUntil
 from cachemesh.core.policies import FRESH, SERVE
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
     from cachemesh.core.commands import Command
     from cachemesh.shell.eviction import Resident
     from cachemesh.simulation.configuration import Configuration
-    from cachemesh.simulation.origin import OriginModel
+    from cachemesh.simulation.origin import OriginAnswer, OriginModel
     from cachemesh.simulation.request import Request
 
 
@@ -73,15 +71,8 @@ def simulate(
     return _Simulation(origin, configuration, seed).run(requests, warm_up_s, seed)
 
 
-class _Value(Struct, frozen=True, gc=False):
-    """What the origin has answered: what it is worth to know of a value here."""
-
-    changes_at: float
-    size: int
-
-
 FAILED: Final = "failed"
-"""The answer of a fetch that failed."""
+"""The answer of a fetch that failed. That of one that did not is the `OriginAnswer` itself."""
 
 DUE: Final = "due"
 """In the place of an answer: the wait before the next attempt is over."""
@@ -121,7 +112,7 @@ class _Tally:
         self.second, self.this_second, self.peak = -1, 0, 0
         self.waits, self.ages, self.staleness = Histogram(), Histogram(), Histogram()
 
-    def count_value(self, value: _Value, now: float, age_s: float) -> None:
+    def count_value(self, value: OriginAnswer, now: float, age_s: float) -> None:
         """Somebody is answered with `value`, which came so long ago."""
         self.values += 1
         if age_s:
@@ -318,7 +309,7 @@ class _Simulation:
             tally.second, tally.this_second = second, 0
         tally.this_second += 1
         tally.peak = max(tally.peak, tally.this_second)
-        answer = FAILED if answered.fails else _Value(answered.changes_at, size)
+        answer = FAILED if answered.fails else answered
         heappush(self.events, (now + answered.latency_s, next(self.numbers), effect.flight_id, answer, size))
 
     def settle(self, effect: Settle[Any], now: float) -> None:
