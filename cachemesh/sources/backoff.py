@@ -19,7 +19,8 @@ IDEMPOTENT: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE
 """To do it twice is to do it once (RFC 9110, section 9.2.2)."""
 
 
-def _checked(duration: object) -> object:
+def checked(duration: object) -> object:
+    """`duration` as it is written. ValueError where it is none."""
     duration_s(duration)
     return duration
 
@@ -53,23 +54,20 @@ class Backoff(Options):
     """
 
     max_attempts: Annotated[int, Field(ge=1, strict=True)] = 3
-    delay: Annotated[Duration, BeforeValidator(_checked)] = 0.5
+    delay: Annotated[Duration, BeforeValidator(checked)] = 0.5
     factor: Annotated[float, BeforeValidator(_no_bool), Field(ge=1.0, allow_inf_nan=False)] = 2.0
-    max_delay: Annotated[Duration | None, BeforeValidator(_checked)] = 30.0
+    max_delay: Annotated[Duration | None, BeforeValidator(checked)] = 30.0
     jitter: Literal["full", "decorrelated", "none"] = "full"
-    max_retry_after: Annotated[Duration | None, BeforeValidator(_checked)] = 60.0
+    max_retry_after: Annotated[Duration | None, BeforeValidator(checked)] = 60.0
     retry_when: Callable[[Any], bool] | None = None
     any_method: bool = False
-    attempt_timeout: Annotated[Duration | None, BeforeValidator(_checked)] = None
+    attempt_timeout: Annotated[Duration | None, BeforeValidator(checked)] = None
     rng: Callable[[], float] = random.random
 
     @cached_property
     def rule(self) -> Waits:
         """What of this is data."""
-        longest = duration_s(self.max_delay)
-        return Waits(
-            duration_s(self.delay) or 0.0, self.factor, LONGEST_DELAY_S if longest is None else longest, self.jitter
-        )
+        return waits_of(self.delay, self.factor, self.max_delay, self.jitter)
 
     @cached_property
     def attempt_timeout_s(self) -> float | None:
@@ -94,6 +92,12 @@ class Waits(Struct, frozen=True):
     factor: float
     longest_s: float
     jitter: str
+
+
+def waits_of(delay: Duration, factor: float, max_delay: Duration | None, jitter: str) -> Waits:
+    """The waits that options speak of, in seconds."""
+    longest = duration_s(max_delay)
+    return Waits(duration_s(delay) or 0.0, factor, LONGEST_DELAY_S if longest is None else longest, jitter)
 
 
 def wait_s(rule: Waits, attempt: int, before_s: float, chance: float) -> float:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
+
+STEPS: Final = ("connect", "read", "write", "pool")
+"""What a client has time limits for."""
+
+POOL: Final[Mapping[str, Any]] = {
+    "max_connections": 100,
+    "max_keepalive_connections": 20,
+    "keepalive_expiry": 5.0,
+}
+"""How many connections are kept, and for how long: as httpx2 has it."""
 
 
 class Headers(Protocol):

@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 import httpcore2
 import httpx2
 
+from cachemesh.sources.clients import POOL, STEPS
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
 
 PIECE: Final = 16 * 1024
 """Bytes that are written under one look at the clock."""
-
-
-STEPS: Final = ("connect", "read", "write", "pool")
-"""What a client has time limits for."""
 
 
 class _Until(threading.local):
@@ -160,10 +158,8 @@ class DeadlineTransport(httpx2.HTTPTransport):
         self._backend = DeadlineBackend()
         self._pool = httpcore2.ConnectionPool(
             ssl_context=verify,
-            max_connections=100,  # As httpx2 has it.
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
             network_backend=self._backend,
+            **POOL,
         )
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ if find_spec("httpx2") is None:
 
 from httpx2 import URL, AsyncClient, Client, create_ssl_context
 
+from cachemesh.sources.clients import STEPS
 from cachemesh.sources.deadline import DeadlineTransport
 from cachemesh.sources.watched import WatchedTransport
 
@@ -39,7 +40,7 @@ def default_context() -> ssl.SSLContext:
     return create_ssl_context(trust_env=False)
 
 
-NO_TIMEOUTS: Mapping[str, Mapping[str, None]] = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"))}
+NO_TIMEOUTS: Mapping[str, Mapping[str, None]] = {"timeout": dict.fromkeys(STEPS)}
 """For requests whose time is kept by the source."""
 
 

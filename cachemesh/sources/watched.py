@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import httpcore2
 import httpx2
 
+from cachemesh.sources.clients import POOL
+
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterable
@@ -64,8 +66,6 @@ class WatchedTransport(httpx2.AsyncHTTPTransport):
         super().__init__(verify=verify, trust_env=False)
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=verify,
-            max_connections=100,  # As httpx2 has it.
-            max_keepalive_connections=20,
-            keepalive_expiry=5.0,
             network_backend=WatchedBackend(),
+            **POOL,
         )

@@ -129,20 +129,6 @@ class SyncWorld:
 World = AsyncWorld | SyncWorld
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[OAuthServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OAuthServer) -> OAuthServer:
-    url = running.url
-    running.__init__()  # type: ignore[misc]
-    running.url = url
-    return running
-
-
 @pytest.fixture(params=[AsyncWorld, SyncWorld], ids=["async", "sync"])
 def world_of(request: pytest.FixtureRequest, server: OAuthServer) -> Iterator[Callable[..., World]]:
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ import base64
 import json
 import pickle
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx2
 import pytest
@@ -30,10 +30,7 @@ from cachemesh.auth.oauth import (
 )
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.sources import FailureKind, NetworkFailure
-from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, answering, serving
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, answering
 
 SECRETS = ("canary", CLIENT_SECRET)
 
@@ -64,20 +61,6 @@ class Sync:
 def face(request: pytest.FixtureRequest) -> Async | Sync:
     made: Async | Sync = request.param()
     return made
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[OAuthServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: OAuthServer) -> OAuthServer:
-    url = running.url
-    running.__init__()  # type: ignore[misc]
-    running.url = url
-    return running
 
 
 @pytest.fixture

@@ -5,44 +5,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from pydantic import BaseModel
 from returns.result import Failure, Result, Success
 
 from cachemesh import Cache, CacheClosed, CacheError, CacheMiss, CacheScope, InvalidKey, NoActiveUser, SyncCache
 from cachemesh.sources import FailureKind, NetworkFailure, ReconnectOptions, WebSocketSource
 from cachemesh.testing import VirtualClock
-from tests.sources.websockets_here import Server
+from tests.sources.websockets_here import SOON, Price, Server, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from websockets.asyncio.server import ServerConnection
 
-T = TypeVar("T")
-
-SOON: Final = ReconnectOptions(delay=0.01, max_delay=0.02, jitter="none")
 
 OVER: Final = Failure(NetworkFailure(kind=FailureKind.CANCELLED, message="the session is over"))
-
-
-class Price(BaseModel):
-    name: str
-    cents: int
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` for 20 seconds at the most, and see that it leaves no task behind."""
-
-    async def alone() -> T:
-        async with asyncio.timeout(20):
-            answer = await main
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return answer
-
-    return asyncio.run(alone())
 
 
 class Channel:

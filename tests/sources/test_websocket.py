@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import httpx
 import httpx2
 import pytest
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from returns.result import Failure, Result, Success
 
 from cachemesh import auth
@@ -33,35 +33,18 @@ from cachemesh.sources.websocket import source
 from cachemesh.sources.websocket.upgrade import Session
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop
-from tests.sources.websockets_here import RawServer, Server, unused_port
+from tests.sources.websockets_here import SOON, Price, RawServer, Server, run, unused_port
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request, Response
 
+
 T = TypeVar("T")
 
-SOON: Final = ReconnectOptions(delay=0.01, max_delay=0.02, jitter="none")
 ONCE: Final = ReconnectOptions(max_attempts=1)
-
-
-class Price(BaseModel):
-    name: str
-    cents: int
-
-
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` for 20 seconds at the most, and see that it leaves no task behind."""
-
-    async def alone() -> T:
-        async with asyncio.timeout(20):
-            answer = await main
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return answer
-
-    return asyncio.run(alone())
 
 
 async def quiet(connection: ServerConnection) -> None:

@@ -8,15 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
+from pydantic import BaseModel
 from websockets.asyncio.server import ServerConnection, serve
 
+from cachemesh.sources import ReconnectOptions
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
     from websockets.http11 import Request, Response
+
+
+T = TypeVar("T")
+
+SOON: Final = ReconnectOptions(delay=0.01, max_delay=0.02, jitter="none")
+
+
+class Price(BaseModel):
+    name: str
+    cents: int
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` for 20 seconds at the most, and see that it leaves no task behind."""
+
+    async def alone() -> T:
+        async with asyncio.timeout(20):
+            answer = await main
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return answer
+
+    return asyncio.run(alone())
 
 
 class Server:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, field
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from cachemesh.simulation.request import Request
 
 EXAMPLES: Final = 5
 
@@ -110,3 +112,18 @@ def _told(why: Why, found: LeftOut) -> str:
 
 def _lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count:,} lines"
+
+
+def requests_of(
+    lines: list[str], number: int, request_of: Callable[[str], Request], unreadable: Unreadable
+) -> list[Request]:
+    """What `request_of` reads in each of `lines`, the first of which has the `number`; empty ones are no trouble."""
+    requests = []
+    for index, line in enumerate(lines):
+        if not line or line.isspace():
+            continue
+        try:
+            requests.append(request_of(line))
+        except Unread as error:
+            unreadable.add(error.why, number + index)
+    return requests

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from cachemesh.simulation.request import Request
-from cachemesh.simulation.traces.trouble import Unread, Why
+from cachemesh.simulation.traces.trouble import Unread, Why, requests_of
 
 if TYPE_CHECKING:
     from cachemesh.simulation.traces.trouble import Unreadable
@@ -51,15 +51,7 @@ class WebLog:
 
     def read(self, lines: list[str], number: int) -> list[Request]:
         """The requests of `lines`, the first of which has the `number`."""
-        requests = []
-        for index, line in enumerate(lines):
-            if not line or line.isspace():
-                continue
-            try:
-                requests.append(self._request(line))
-            except Unread as error:
-                self._unreadable.add(error.why, number + index)
-        return requests
+        return requests_of(lines, number, self._request, self._unreadable)
 
     def _request(self, line: str) -> Request:
         found = LINE.match(line)

@@ -9,16 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from cachemesh.core.retry import LONGEST_DELAY_S
 from cachemesh.shell.durations import Duration, duration_s
 from cachemesh.shell.options import Options
-from cachemesh.sources.backoff import Waits
+from cachemesh.sources.backoff import checked, waits_of
 from cachemesh.sources.websocket.link import Rules
-
-
-def _checked(duration: object) -> object:
-    duration_s(duration)
-    return duration
 
 
 class ReconnectOptions(Options):
@@ -41,11 +35,11 @@ class ReconnectOptions(Options):
     """
 
     max_attempts: Annotated[int, Field(ge=1, strict=True)] | None = None
-    delay: Annotated[Duration, BeforeValidator(_checked)] = 1.0
+    delay: Annotated[Duration, BeforeValidator(checked)] = 1.0
     factor: Annotated[float, Field(ge=1.0, allow_inf_nan=False)] = 2.0
-    max_delay: Annotated[Duration | None, BeforeValidator(_checked)] = 30.0
+    max_delay: Annotated[Duration | None, BeforeValidator(checked)] = 30.0
     jitter: Literal["full", "decorrelated", "none"] = "full"
-    steady_after: Annotated[Duration, BeforeValidator(_checked)] = 5.0
+    steady_after: Annotated[Duration, BeforeValidator(checked)] = 5.0
     retry_when: Callable[[Any], bool] | None = None
     rng: Callable[[], float] = random.random
 
@@ -54,10 +48,7 @@ class ReconnectOptions(Options):
     @cached_property
     def rules(self) -> Rules:
         """What of this is data."""
-        longest = duration_s(self.max_delay)
-        waits = Waits(
-            duration_s(self.delay) or 0.0, self.factor, LONGEST_DELAY_S if longest is None else longest, self.jitter
-        )
+        waits = waits_of(self.delay, self.factor, self.max_delay, self.jitter)
         return Rules(waits, self.max_attempts, duration_s(self.steady_after) or 0.0)
 
 
