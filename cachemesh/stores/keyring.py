@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from cachemesh.stores.envelope import KeyUnavailableError
 from cachemesh.stores.sqlite.errors import shown
-from cachemesh.stores.sqlite.file import make_folder, pragma, prepare_file
+from cachemesh.stores.sqlite.file import make_folder, marks_of, prepare_file
 from cachemesh.stores.sqlite.fork import hold
 
 if TYPE_CHECKING:
@@ -264,10 +264,10 @@ class FileKeyRing:
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
         """Whether nobody has put anything into it. KeyRingError where it is not ours."""
-        marks = pragma(connection, "application_id"), pragma(connection, "user_version")
-        if marks == (APPLICATION_ID, VERSION):
+        *marks, tables = marks_of(connection)
+        if marks == [APPLICATION_ID, VERSION]:
             return False
-        if marks != (0, 0) or connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        if marks != [0, 0] or tables:
             msg = "the key ring is of another program or version"
             raise KeyRingError(msg)
         return True

@@ -968,3 +968,29 @@ def test_a_cancelled_write_that_waits_for_room_was_not_made(tmp_path: Path, held
         assert [await value(store, key) for key in ("first", "second", "cancelled")] == [b"1", b"1", None]
 
     using(tmp_path / "x.db", act, connect=held.trouble.connect, queue_size=1)
+
+
+@pytest.mark.parametrize("moment", range(6))
+def test_what_a_file_is_is_read_of_one_moment(tmp_path: Path, moment: int) -> None:
+    """Another process makes it between any two steps of a reader: that sees it as it was, or as it is then."""
+    path = tmp_path / "a.db"
+    reader, writer = (sqlite3.connect(path, isolation_level=None, timeout=0) for _ in range(2))
+    statements: list[str] = []
+
+    def make(statement: str) -> None:
+        statements.append(statement)
+        if len(statements) == moment + 1:
+            try:
+                writer.executescript(
+                    "BEGIN; CREATE TABLE a (b); PRAGMA application_id=1; PRAGMA user_version=2; COMMIT"
+                )
+            except sqlite3.OperationalError as error:
+                assert error.sqlite_errorcode == sqlite3.SQLITE_BUSY  # noqa: PT017 (it is one outcome of two)
+
+    reader.set_trace_callback(make)
+    seen = files.marks_of(reader)
+    reader.set_trace_callback(None)
+
+    assert seen in {(0, 0, 0), (1, 2, 1)}
+    reader.close()
+    writer.close()

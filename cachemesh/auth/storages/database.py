@@ -22,7 +22,7 @@ from cachemesh.auth.storages.errors import TokenStorageError, UnreadableTokenErr
 from cachemesh.auth.storages.guard import WAIT_S, Flocked, flocked
 from cachemesh.auth.storages.private import HAS_OWNERS, NO_LINKS, check_place, prepare_folder, telling
 from cachemesh.stores.sqlite.errors import is_damage, shown
-from cachemesh.stores.sqlite.file import pragma
+from cachemesh.stores.sqlite.file import marks_of
 from cachemesh.stores.sqlite.fork import hold
 from cachemesh.stores.sqlite.lock import HAS_LOCKS
 
@@ -195,10 +195,10 @@ def _telling() -> Iterator[None]:
 
 def _is_new(connection: sqlite3.Connection) -> bool:
     """Whether nobody has put anything into it. UnreadableTokenError where it is not ours."""
-    marks = pragma(connection, "application_id"), pragma(connection, "user_version")
-    if marks == (APPLICATION_ID, VERSION):
+    *marks, tables = marks_of(connection)
+    if marks == [APPLICATION_ID, VERSION]:
         return False
-    if marks != (0, 0) or connection.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+    if marks != [0, 0] or tables:
         msg = "the file of tokens is of another program or version"
         raise UnreadableTokenError(msg)
     return True

@@ -311,6 +311,18 @@ def pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
+def marks_of(connection: sqlite3.Connection) -> tuple[int, int, int]:
+    """`application_id`, `user_version`, and how many tables and the like there are: all of one moment.
+
+    Read one by one, they may be those of before and after another process made the file.
+    """
+    row: tuple[int, int, int] = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_application_id, pragma_user_version"
+    ).fetchone()
+    return row
+
+
 def make_folder(folder: Path) -> None:
     """For nobody but us, where it was not there before."""
     if not folder.is_dir():
