@@ -290,9 +290,9 @@ class Touch(Struct, frozen=True):
 class Heard(Struct, frozen=True):
     """Another process has changed `key` of `owner`; without a key all that is the owner's, without an owner everything.
 
-    `is_gap`: it only may have, as nobody could hear of it. Then a fetch goes on:
-    the store will say whether what it brings is too old. A load does not: what
-    it brings may be from before.
+    `is_gap`: it only may have, as nobody could hear of it. Then a fetch goes on,
+    and `Persist` leaves what it brings to the store, which knows whether that is
+    too old. A load does not: what it brings may be from before.
     """
 
     owner: Owner | None = None

@@ -140,6 +140,15 @@ class Save(Redacted, Generic[A], frozen=True):
     is_stored: bool = False
 
 
+class Persist(Redacted, Generic[A], frozen=True):
+    """An entry is for the store alone, which knows whether it is still right; the memory does not keep it."""
+
+    flight_id: int
+    owner: Owner
+    key: str
+    entry: Entry[A]
+
+
 class Admit(Struct, frozen=True, gc=False):
     """An entry came into memory from the store, or from a snapshot. `is_new`: its key held none before."""
 
@@ -298,6 +307,7 @@ Effect: TypeAlias = (
     | Abort
     | CancelFetch
     | Save[A]
+    | Persist[A]
     | Admit
     | Skip
     | Remember[A]

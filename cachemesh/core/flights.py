@@ -19,6 +19,7 @@ from cachemesh.core.effects import (
     Admit,
     AskAgain,
     CancelFetch,
+    Persist,
     Remember,
     Reply,
     ReportFailure,
@@ -107,19 +108,18 @@ def on_fetch_succeeded(state: State[A], command: FetchSucceeded[A]) -> Step[A]:
         entry = entry_of(flight, command, entries.get(key))
         is_news = directives is None or not directives.renews
         again_after = 0 if entry.terms is None else asks_again_after(state, flight, entry.terms.tags)
+    settle = Settle(flight_id, owner, key, answer, None, None, again_after)
+    failures = failures.discard(key) if key in failures else failures
+    left = without_overtaken(state.flights, partition.flights, flight)
+    if flight.spans_gap:
+        partition = partition.moved(entries.discard(key) if key in entries else entries, failures, left)
+        state = state.moved(settled(state.partitions, owner, partition), state.flights.discard(flight_id))
+        return state, (Persist(flight_id, owner, key, entry), settle, *log)
     is_new = entries.get(key) is None
-    stored = partition.moved(
-        entries.insert(key, entry),
-        failures.discard(key) if key in failures else failures,
-        without_overtaken(state.flights, partition.flights, flight),
-    )
+    stored = partition.moved(entries.insert(key, entry), failures, left)
     partitions = state.partitions if stored is partition else state.partitions.insert(owner, stored)
     state = state.moved(partitions, state.flights.discard(flight_id))
-    return state, (
-        Save(flight_id, owner, key, entry, is_new, is_news),
-        Settle(flight_id, owner, key, answer, None, None, again_after),
-        *log,
-    )
+    return state, (Save(flight_id, owner, key, entry, is_new, is_news), settle, *log)
 
 
 def tags_of(flight: Flight, directives: Directives | None) -> tuple[str, ...]:
@@ -195,7 +195,7 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
         settled_by_failure(state, flight, command.answer, command.now),
         *log,
     )
-    if stored is None:
+    if stored is None or flight.spans_gap:
         return landed(state, flight, partition), effects
 
     entry, before = stored.entries.get(flight.key), stored.failures.get(flight.key)
@@ -389,7 +389,8 @@ def on_found_elsewhere(state: State[A], command: FoundElsewhere[A]) -> Step[A]:
     partition = listing_partition(state, flight)
     entry = made_in_time(command.entry, command.now)
     settle = Settle(flight_id, owner, key, entry.answer)
-    if partition is None or not flight.persist or was_marked(state, owner, entry, flight_id):
+    is_kept = flight.persist and not flight.spans_gap
+    if partition is None or not is_kept or was_marked(state, owner, entry, flight_id):
         return landed(state, flight, partition), (settle,)
     entry = stamped(entry, flight_id)
     is_new = partition.entries.get(key) is None

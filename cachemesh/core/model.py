@@ -203,6 +203,8 @@ class Flight(Struct, frozen=True, gc=False):
     origin: Origin | None = None
     is_detached: bool = False
     """Somebody was answered with an old value in its place: it goes on for the cache."""
+    spans_gap: bool = False
+    """News were lost while it was under way: only the store can say whether its answer is still right."""
 
     @property
     def is_background(self) -> bool:

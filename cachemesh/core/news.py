@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from msgspec.structs import replace
+
 from cachemesh.core.effects import Overtaken
 from cachemesh.core.flights import is_load
-from cachemesh.core.model import A, Partition, State, settled
+from cachemesh.core.model import A, Flight, Partition, State, settled
 from cachemesh.core.removals import in_order, without_key
 
 if TYPE_CHECKING:
+    from cachemesh.core.carriers import Map
     from cachemesh.core.commands import Heard
     from cachemesh.core.effects import Effects
 
@@ -37,17 +40,19 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
     if partition is None:
         return state, (Overtaken(owner, frozenset(), is_whole=True, is_gap=command.is_gap),)
     keys = frozenset((*partition.entries, *partition.failures))
+    effects: Effects[A] = (Overtaken(owner, keys, is_whole=True, is_gap=command.is_gap),)
     left = fetches_in(state, partition) if command.is_gap else {}
+    flights = in_doubt(state.flights, left)
     if not keys and left == dict(partition.flights.items()):
-        return state, (Overtaken(owner, keys, is_whole=True, is_gap=command.is_gap),)
+        return state.moved(state.partitions, flights), effects
     partitions = state.partitions.discard(owner)
     if left:
         kept = state.blank(owner)
         under_way = kept.flights
-        for name, flights in left.items():
-            under_way = under_way.insert(name, flights)
+        for name, listed in left.items():
+            under_way = under_way.insert(name, listed)
         partitions = partitions.insert(owner, kept.moved(kept.entries, kept.failures, under_way))
-    return state.moved(partitions, state.flights), (Overtaken(owner, keys, is_whole=True, is_gap=command.is_gap),)
+    return state.moved(partitions, flights), effects
 
 
 def fetches_in(state: State[A], partition: Partition[A]) -> dict[str, tuple[int, ...]]:
@@ -58,3 +63,13 @@ def fetches_in(state: State[A], partition: Partition[A]) -> dict[str, tuple[int,
         if fetches:
             left[key] = fetches
     return left
+
+
+def in_doubt(flights: Map[int, Flight], left: dict[str, tuple[int, ...]]) -> Map[int, Flight]:
+    """`flights`, where those that are `left` after a gap are for the store to judge."""
+    for listed in left.values():
+        for each in listed:
+            flight = flights.get(each)
+            if flight is not None and not flight.spans_gap:
+                flights = flights.insert(each, replace(flight, spans_gap=True))
+    return flights

@@ -208,6 +208,7 @@ class Intake:
 
 REMOVES: Final[Mapping[type, Callable[[Intake, Any], None]]] = {
     effects.Save: lambda intake, effect: intake.drop(effect.owner, effect.key),
+    effects.Persist: lambda intake, effect: intake.drop(effect.owner, effect.key),
     effects.Drop: lambda intake, effect: intake.drop(effect.owner, effect.key),
     effects.DropPrefix: lambda intake, effect: intake.drop_prefix(effect.owner, effect.prefix),
     effects.DropPartition: lambda intake, effect: intake.drop_owner(effect.owner),

@@ -39,6 +39,10 @@ def of_wait(effect: effects.WaitUntil[Answer]) -> tuple[Event, ...]:
     return (("on_retry", shown_key(effect.owner, effect.key), effect.attempt, error, effect.delay_s),)
 
 
+def of_write(effect: effects.Save[Answer] | effects.Persist[Answer]) -> tuple[Event, ...]:
+    return (("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s),)
+
+
 def of_failure(effect: effects.ReportFailure[Answer]) -> tuple[Event, ...]:
     error = shown_error(effect.owner, effect.answer.failure())
     return (("on_error", shown_key(effect.owner, effect.key), error),)
@@ -58,7 +62,8 @@ REPORTS: Final[Mapping[type, Callable[[Any], tuple[Event, ...]]]] = {
     effects.Reply: lambda effect: (("on_hit", shown_key(effect.owner, effect.key)),) if effect.hit else (),
     effects.StartFetch: of_start,
     effects.WaitUntil: of_wait,
-    effects.Save: lambda effect: (("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s),),
+    effects.Save: of_write,
+    effects.Persist: of_write,
     effects.ReportFailure: of_failure,
     effects.LogInvalidate: lambda effect: (("on_invalidate", shown_key(effect.owner, effect.key)),),
     effects.LogPrefix: lambda effect: (("on_invalidate_prefix", shown_key(effect.owner, effect.prefix)),),

@@ -845,14 +845,38 @@ class Runtime:
         if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
         if self.line is not None and not effect.is_stored:
-            live = self.lives.get(effect.flight_id)
-            call = self._written_through(effect, expires_at, live)
-            if live is not None and call is not None:
-                live.store_call = call
+            self._write_through(effect, expires_at, is_renewal=not effect.is_news)
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
+    def _commit_persist(self, effect: effects.Persist[Answer]) -> None:
+        if self.alike:
+            self._struck_off(effect.owner, effect.key)
+        if self.line is not None:
+            entry = effect.entry
+            expires_at: float | None = entry.expires_at
+            if entry.terms is not None:
+                expires_at = expiry_by_marks(self.state, effect.owner, entry, entry.terms)
+            self._write_through(effect, expires_at, is_renewal=False)
+
+    def _write_through(
+        self,
+        effect: effects.Save[Answer] | effects.Persist[Answer],
+        expires_at: float | None,
+        *,
+        is_renewal: bool,
+    ) -> None:
+        live = self.lives.get(effect.flight_id)
+        call = self._written_through(effect, expires_at, live, is_renewal=is_renewal)
+        if live is not None and call is not None:
+            live.store_call = call
+
     def _written_through(
-        self, effect: effects.Save[Answer], expires_at: float | None, live: LiveFlight | None
+        self,
+        effect: effects.Save[Answer] | effects.Persist[Answer],
+        expires_at: float | None,
+        live: LiveFlight | None,
+        *,
+        is_renewal: bool,
     ) -> StoreCall | None:
         """The call that has the store keep an entry until then; None: one of its tags was invalidated on the way.
 
@@ -868,7 +892,7 @@ class Runtime:
         if expires_at < entry.expires_at:
             entry = replace(entry, expires_at=expires_at, ttl_s=max(0.0, expires_at - entry.created_at))
         stored = self.as_stored(owner, key, entry, value)
-        if live is None and not effect.is_news and self.keeps_bytes:
+        if live is None and is_renewal and self.keeps_bytes:
             return self.line.order(Change("touch", owner, key, stored))
         return self._kept(stored, live)
 
@@ -1330,6 +1354,7 @@ COMMITS: Final[Mapping[type, Callable[[Runtime, Any], effects.Effects[Answer] | 
     effects.Abort: Runtime._commit_abort,
     effects.CancelFetch: Runtime._commit_cancel,
     effects.Save: Runtime._commit_save,
+    effects.Persist: Runtime._commit_persist,
     effects.Admit: Runtime._commit_admit,
     effects.Remember: Runtime._commit_remember,
     effects.ReportFailure: Runtime._commit_report,

@@ -92,6 +92,7 @@ def flight(
     tags: tuple[str, ...] = (),
     origin: Origin | None = None,
     is_detached: bool = False,
+    spans_gap: bool = False,
 ) -> Flight:
     """A flight that stores its answer where its kind does."""
     stores = kind is FlightKind.FETCH if persist is None else persist
@@ -114,6 +115,7 @@ def flight(
         tags,
         origin,
         is_detached,
+        spans_gap,
     )
 
 

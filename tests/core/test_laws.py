@@ -303,6 +303,16 @@ def check_fences(history: History) -> None:
             assert answer.flight_id > fence.get(where, 0)
 
 
+@law(happenings(dense=True))
+@example([Happening(Get("feed", 0.0, 0)), Happening(Heard(is_gap=True)), Happening(FetchSucceeded(0, None, 0.0))])
+def test_nothing_that_began_before_a_gap_in_the_news_is_remembered(listed: list[Happening]) -> None:
+    gap = 0
+    for number, moment in begun_so_far(play(listed)):
+        if isinstance(moment.command, Heard) and moment.command.is_gap and moment.command.owner is None:
+            gap = number
+        assert all(answer.flight_id > gap for _, answer in answers_in(moment.after))
+
+
 @law(histories())
 def test_nobody_joins_a_flight_from_before_a_removal(history: History) -> None:
     """Read your writes: whoever asks after an invalidation gets an answer that was begun after it."""

@@ -8,6 +8,7 @@ from cachemesh.core import (
     GLOBAL_OWNER,
     CacheScope,
     Effects,
+    FetchFailed,
     FetchSucceeded,
     FlightKind,
     FoundElsewhere,
@@ -16,6 +17,8 @@ from cachemesh.core import (
     MarkTag,
     Origin,
     Overtaken,
+    Persist,
+    ReportFailure,
     Save,
     Settle,
     State,
@@ -73,7 +76,7 @@ def test_when_the_news_may_have_been_missed_everything_is_forgotten() -> None:
 
 
 def test_where_news_may_have_been_missed_fetches_go_on_and_loads_do_not() -> None:
-    """The store says whether what was fetched is too old; what was loaded may be from before."""
+    """The store says whether what is fetched is too old; what is loaded may be from before."""
     before = state(
         flight(1),
         flight(2, "other", kind=FlightKind.LOAD),
@@ -91,8 +94,6 @@ def test_where_news_may_have_been_missed_fetches_go_on_and_loads_do_not() -> Non
         ALICE: {"me": (3,)},
     }
     assert not any(len(part.entries) or len(part.failures) for part in after.partitions.values())
-    _, saved = reduce(after, FetchSucceeded(1, "new", NOW))
-    assert isinstance(saved[0], Save)
     loaded, _ = reduce(after, Loaded(2, NOW, entry("old", at=NOW)))
     assert all("other" not in part.entries for part in loaded.partitions.values())
 
@@ -176,10 +177,74 @@ def test_a_flight_that_is_over_finds_nothing() -> None:
     assert found(before)[0] is before
 
 
-def test_a_gap_in_the_news_of_a_partition_that_only_fetches_changes_nothing() -> None:
-    before = state(flight(1))
+# A fetch that was under way when news were lost
+
+
+def test_of_a_gap_in_the_news_a_fetch_bears_the_mark() -> None:
+    gap = Overtaken(GLOBAL_OWNER, frozenset(), is_whole=True, is_gap=True)
+    expect(state(flight(1)), Heard(GLOBAL_OWNER, is_gap=True), state(flight(1, spans_gap=True)), gap)
+    before = state(flight(1, spans_gap=True))
 
     after, effects = reduce(before, Heard(GLOBAL_OWNER, is_gap=True))
 
     assert after is before
-    assert effects == (Overtaken(GLOBAL_OWNER, frozenset(), is_whole=True, is_gap=True),)
+    assert effects == (gap,)
+
+
+def test_what_it_brings_is_for_the_store_alone() -> None:
+    """That knows whether it is still right. Who asks next finds it there, or a newer one."""
+    expect(
+        state(flight(1, spans_gap=True, ttl_s=60.0)),
+        FetchSucceeded(1, "new", NOW),
+        state(),
+        Persist(1, GLOBAL_OWNER, "feed", entry("new", at=NOW)),
+        Settle(1, GLOBAL_OWNER, "feed", "new"),
+    )
+
+
+def test_what_came_into_memory_meanwhile_gives_way_to_it() -> None:
+    expect(
+        state(
+            flight(1, spans_gap=True),
+            flight(2, spans_gap=True, ttl_s=60.0),
+            flight(3, kind=FlightKind.LOAD),
+            flight(4),
+            entries={"feed": entry("old"), "other": entry()},
+            failures={"feed": failed()},
+        ),
+        FetchSucceeded(2, "new", NOW),
+        state(
+            flight(1, spans_gap=True),
+            flight(3, kind=FlightKind.LOAD),
+            flight(4),
+            entries={"other": entry()},
+            struck=(1, 3),
+        ),
+        Persist(2, GLOBAL_OWNER, "feed", entry("new", at=NOW)),
+        Settle(2, GLOBAL_OWNER, "feed", "new"),
+    )
+
+
+def test_its_failure_is_told_and_not_remembered() -> None:
+    expect(
+        state(flight(1, spans_gap=True, store_failures=True)),
+        FetchFailed(1, "down", NOW),
+        state(),
+        ReportFailure(GLOBAL_OWNER, "feed", "down", notify=True),
+        Settle(1, GLOBAL_OWNER, "feed", "down"),
+    )
+
+
+def test_what_another_process_has_fetched_by_then_is_its_answer_and_not_remembered() -> None:
+    after, effects = found(state(flight(1, spans_gap=True), entries={"other": entry()}))
+    assert after == state(entries={"other": entry()})
+    assert effects == (Settle(1, GLOBAL_OWNER, "feed", "theirs"),)
+
+
+def test_one_that_passes_the_cache_by_is_answered_as_ever() -> None:
+    expect(
+        state(flight(1, kind=FlightKind.BYPASS, spans_gap=True)),
+        FetchSucceeded(1, "new", NOW),
+        state(),
+        Settle(1, GLOBAL_OWNER, "feed", "new"),
+    )

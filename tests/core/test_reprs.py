@@ -22,6 +22,7 @@ from cachemesh.core import (
     Hydrate,
     Loaded,
     Overdue,
+    Persist,
     Put,
     Remember,
     Reply,
@@ -108,6 +109,7 @@ SHOWN: list[tuple[Any, str]] = [
         Save(1, ALICE, "me", ENTRY, is_new=True),
         f"Save(flight_id=1, owner={ALICE}, key='me', entry=Entry, is_new=True, is_news=True, is_stored=False)",
     ),
+    (Persist(1, ALICE, "me", ENTRY), f"Persist(flight_id=1, owner={ALICE}, key='me', entry=Entry)"),
     (
         Remember(1, ALICE, "me", FAILED, write=True, is_new=True),
         f"Remember(flight_id=1, owner={ALICE}, key='me', failed=Failed, write=True, is_new=True)",

@@ -12,4 +12,4 @@ SEEDS = 500
 @pytest.mark.parametrize("part", range(5))
 def test_fleet_five_hundred_seeds_with_every_fault_and_nothing_wrong(part: int) -> None:
     for seed in range(part, SEEDS, 5):
-        assert_sound(run_fleet(seed, nodes=3, steps=20))
+        assert_sound(run_fleet(seed))

@@ -40,7 +40,7 @@ def test_rd12_two_thousand_seeds_of_five_nodes_that_are_cut_off_one_by_one() -> 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_fleet_finds_what_is_wrong_without_a_rule(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = first_violation(rule, monkeypatch, seeds=SEEDS)
+    found = first_violation(rule, monkeypatch, range(SEEDS))
     assert found is not None
     assert found.violations[0].rule in RULES[rule].broken
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from returns.result import Failure, Result, Success
 
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from cachemesh.simulation.fleet.client import Ear, ModelledBus
     from cachemesh.simulation.fleet.ledger import Ledger, Place
     from cachemesh.simulation.fleet.network import Link
-
-UNCERTAIN_S: Final = 1.0
-"""For so long after a gap in the news, a fetch that was under way may be kept in memory: the store has the last word,
-and a call to it takes so long at most."""
 
 
 class Node:
@@ -56,12 +52,14 @@ class Node:
     # Asking
 
     def ask(self, place: Place, *, is_active: bool = False) -> None:
-        """Begin a `get`. `is_active`: of whoever is signed in, rather than by a view."""
+        """Begin a `get`. `is_active`: of whoever is signed in when it begins, rather than by a view."""
         task = asyncio.ensure_future(self._ask(place, is_active=is_active))
         self.asked.add(task)
         task.add_done_callback(self.asked.discard)
 
     async def _ask(self, place: Place, *, is_active: bool) -> None:
+        if is_active:
+            place = self.cache.active_user_id, place[1]
         ledger, asked_at, known = self.ledger, self.link.loop.time(), self.known.get(place, 1)
         ledger.asked += 1
         answer = await self._get(place, is_active=is_active)
@@ -128,8 +126,7 @@ class Node:
     def _lost(self) -> None:
         """It has been told that news were lost: it knows that anything may have changed.
 
-        What it was asked before may still be answered, and kept until the store
-        has said whether it takes it.
+        What it was asked before may still be answered.
         """
         gap = asyncio.ensure_future(self._knows_later(tuple(self.asked), self.ledger.settled.copy()))
         self._gaps.add(gap)
@@ -138,7 +135,6 @@ class Node:
     async def _knows_later(self, under_way: Iterable[asyncio.Task[None]], versions: dict[Place, int]) -> None:
         if under_way:
             await asyncio.wait(under_way)
-        await asyncio.sleep(UNCERTAIN_S)
         self.knows(versions)
 
     # The end
