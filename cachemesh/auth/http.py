@@ -17,6 +17,7 @@ from cachemesh.auth.errors import (
 from cachemesh.auth.keeper import TokenKeeper
 from cachemesh.auth.skip import SKIPPED, is_refreshing
 from cachemesh.auth.sync_keeper import SyncTokenKeeper
+from cachemesh.sources.clients import REPEATABLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Collection, Generator
@@ -83,7 +84,7 @@ class KeeperAuth(httpx2.Auth):
         if not _is_rejected(response, held):
             return
         better = _better(await self._keeper.instead_of(held), request)
-        if better is not None and is_replayable(request):
+        if better is not None and is_repeatable(request):
             yield _with_token(request, better)
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
@@ -99,7 +100,7 @@ class KeeperAuth(httpx2.Auth):
         if not _is_rejected(response, held):
             return
         better = _better(self._keeper.instead_of(held), request)
-        if better is not None and is_replayable(request):
+        if better is not None and is_repeatable(request):
             yield _with_token(request, better)
 
     def _concerns(self, request: httpx2.Request) -> bool:
@@ -111,15 +112,15 @@ class KeeperAuth(httpx2.Auth):
         )
 
 
-def is_replayable(request: httpx2.Request) -> bool:
-    """Whether the body can be sent once more. A stream of one's own says so with `is_replayable = True`."""
+def is_repeatable(request: httpx2.Request) -> bool:
+    """Whether the body can be sent once more. A stream of one's own says so with `is_repeatable = True`."""
     stream = request.stream
     if isinstance(stream, httpx2.ByteStream):
         return True
     fields = getattr(stream, "fields", None)
     if isinstance(fields, list):  # Of a multipart form, which rewinds its files itself.
         return all(_can_rewind(getattr(field, "file", b"")) for field in fields)
-    return getattr(stream, "is_replayable", False) is True
+    return REPEATABLE in request.extensions or getattr(stream, "is_repeatable", False) is True
 
 
 def _usable(got: Held | TokenError, request: httpx2.Request) -> Held:
@@ -133,7 +134,7 @@ def _better(got: Held | TokenError | None, request: httpx2.Request) -> Held | No
     if not isinstance(got, TokenError):
         return got
     unavailable = TokenUnavailable(got, request)
-    if unavailable.failure.is_unauthorized or not is_replayable(request):
+    if unavailable.failure.is_unauthorized or not is_repeatable(request):
         return None
     raise unavailable
 

@@ -17,6 +17,9 @@ POOL: Final[Mapping[str, Any]] = {
 }
 """How many connections are kept, and for how long: as httpx2 has it."""
 
+REPEATABLE: Final = "cachemesh_is_repeatable"
+"""The extension of a request whose body is a stream that can be sent once more, as from a file that can be rewound."""
+
 
 class Headers(Protocol):
     """Headers of either library. Names are in whatever case."""

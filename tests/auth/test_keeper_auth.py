@@ -7,7 +7,7 @@ import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -21,7 +21,7 @@ from cachemesh.auth.errors import (
     TokenNotRefreshable,
     TokenStorageFailed,
 )
-from cachemesh.auth.http import KeeperAuth, TokenUnavailable, is_replayable
+from cachemesh.auth.http import KeeperAuth, TokenUnavailable, is_repeatable
 from cachemesh.auth.oauth import OAuthClient, OAuthRefresher, SyncOAuthRefresher
 from cachemesh.auth.oauth_failure import OAuthFailure
 from cachemesh.auth.skip import SKIPPED
@@ -30,6 +30,7 @@ from tests.auth.servers import CLIENT_ID, CLIENT_SECRET, OAuthServer, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 LONG_S = 60.0
 
@@ -400,10 +401,10 @@ def test_b40_any_other_body_is_sent_again_whole(world_of: Callable[..., World], 
 
 def test_a_stream_may_say_that_it_can_be_read_again() -> None:
     class Mine(httpx2.SyncByteStream):
-        is_replayable = True
+        is_repeatable = True
 
-    assert is_replayable(httpx2.Request("POST", "https://a.example", stream=Mine()))
-    assert not is_replayable(
+    assert is_repeatable(httpx2.Request("POST", "https://a.example", stream=Mine()))
+    assert not is_repeatable(
         httpx2.Request("POST", "https://a.example", content=io.BytesIO(b"at its end after one read"))
     )
 
@@ -531,3 +532,35 @@ def test_a_source_answers_what_its_keeper_fails_with(server: OAuthServer) -> Non
         keeper.set_tokens(rejected(server)).unwrap()
         assert source.get("/resource") == Success(b"ok")
     assert server.refreshes == 2
+
+
+def test_b40_an_upload_that_meets_a_401_is_sent_again_where_it_can_be(server: OAuthServer, tmp_path: Path) -> None:
+    """From a path, and from a file that can be rewound; from a pipe the 401 is the answer."""
+    path = tmp_path / "file"
+    path.write_bytes(b"of a file")
+    oauth = OAuthClient(f"{server.url}/token", CLIENT_ID, CLIENT_SECRET)
+
+    pipe: Any = Pipe
+    files: list[Callable[[], Path | IO[bytes]]] = [lambda: path, lambda: io.BytesIO(b"of a file")]
+
+    def failure(answer: Result[Any, NetworkFailure]) -> FailureKind:
+        return answer.failure().kind
+
+    async def main() -> None:
+        keeper = TokenKeeper(OAuthRefresher(oauth))
+        async with keeper, HttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+            for file in files:
+                (await keeper.set_tokens(rejected(server))).unwrap()
+                assert await source.upload("/resource", file()) == Success(b"of a file")
+            (await keeper.set_tokens(rejected(server))).unwrap()
+            assert failure(await source.upload("/resource", pipe(b"of a pipe"))) is FailureKind.UNAUTHORIZED
+
+    asyncio.run(main())
+    keeper = SyncTokenKeeper(SyncOAuthRefresher(oauth))
+    with keeper, SyncHttpSource(server.url, auth=KeeperAuth(keeper, server.url)) as source:
+        for file in files:
+            keeper.set_tokens(rejected(server)).unwrap()
+            assert source.upload("/resource", file()) == Success(b"of a file")
+        keeper.set_tokens(rejected(server)).unwrap()
+        assert failure(source.upload("/resource", pipe(b"of a pipe"))) is FailureKind.UNAUTHORIZED
+    assert server.refreshes == 6

@@ -18,7 +18,7 @@ from pydantic_core import to_jsonable_python
 
 from cachemesh.shell.default import DEFAULT
 from cachemesh.shell.durations import duration_s
-from cachemesh.sources.clients import Headers
+from cachemesh.sources.clients import REPEATABLE, Headers
 from cachemesh.sources.failure import FailureKind, NetworkFailure
 from cachemesh.sources.http.body import ACCEPTED, Body, BrokenBodyError
 from cachemesh.sources.http.redirects import GOES_ANYWHERE, OF_THE_BODY, REDIRECTS, SCHEMES, Hop, Place, hop_of
@@ -188,6 +188,8 @@ class Course:
             )
         except Exception as error:  # noqa: BLE001 (whatever a client makes of what it is given)
             refuse(f"no request can be made of these arguments: {type(error).__name__}")
+        if getattr(spec.content, "is_repeatable", False) is True:
+            self.request.extensions = {**self.request.extensions, REPEATABLE: True}
         self.sending: Mapping[str, Any] = {} if rules.auth is None else {"auth": rules.auth}
         self._sent_at = self._answered_at = time()
 
