@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from http import HTTPStatus
+from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, SkipValidation
 
 from cachemesh.shell.options import Options
+from cachemesh.sources.dates import http_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,7 +122,8 @@ class NetworkFailure(Options):
 
         `now`: seconds since the epoch, for a `Retry-After` that is a date where the response has no `Date`.
         """
-        asked = parse_retry_after(response.headers.get("retry-after"), _date(response.headers.get("date")) or now)
+        sent_at = http_date(response.headers.get("date"), time() if now is None else now)
+        asked = parse_retry_after(response.headers.get("retry-after"), sent_at or now)
         return cls.of_status(response.status_code, message, retry_after=asked)
 
     @classmethod
@@ -191,7 +193,7 @@ def parse_retry_after(value: str | None, now: float | None = None) -> float | No
     if text.isascii() and text.isdigit():
         seconds = float(text)
         return seconds if math.isfinite(seconds) else None
-    at = _date(text)
+    at = None if now is None else http_date(text, now)
     return None if at is None or now is None else max(0.0, at - now)
 
 
@@ -235,16 +237,6 @@ def without_frames(error: BaseException) -> BaseException:
     if _is_of_a_client(type(error)) and getattr(error, "response", None) is not None:
         error.response = None  # type: ignore[attr-defined]  # An HTTPStatusError: it has the body, and the request.
     return error
-
-
-def _date(value: str | None) -> float | None:
-    """Seconds since the epoch, of an HTTP-date (RFC 9110, section 5.6.7)."""
-    if value is None:
-        return None
-    try:
-        return parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
 
 
 def _phrase(status: int) -> str:

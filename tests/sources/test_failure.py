@@ -105,6 +105,7 @@ def test_b30_a_source_tells_what_the_origin_asks_for(driver: Driver, status: int
         ("Fri Dec 31 23:59:59 1999", NOW, 10.0),
         (END_OF_1999, NOW + 60, 0.0),
         (END_OF_1999, None, None),
+        ("Fri, 31 Dec 1999 23:59:59 +0100", NOW, None),
         ("Fri, 32 Dec 1999 23:59:59 GMT", NOW, None),
         ("Fri, 31 Dec 99999999999 23:59:59 GMT", NOW, None),
     ],

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from cachemesh.shell.default import DEFAULT, Default
+from cachemesh.sources.dates import http_date
 from cachemesh.sources.http.caching import (
     LONGEST_S,
     NOTHING_SAID,
@@ -31,7 +32,6 @@ from cachemesh.sources.http.caching import (
     Verdict,
     cache_control,
     conditions,
-    http_date,
     said_in,
     stored_in,
     strictest,
