@@ -47,11 +47,11 @@ def test_example_runs(path: Path, tmp_path: Path) -> None:
 TESTS: Final = sorted((ROOT / "examples" / "testing").glob("test_*.py"))
 
 
-@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
-def test_example_of_a_test_passes(path: Path, tmp_path: Path) -> None:
+def test_examples_of_tests_pass(tmp_path: Path) -> None:
     """In a folder of somebody else's, with no settings, and with the fixtures of the plugin alone."""
-    (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
-    command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "cachemesh.testing.plugin", "."]
+    for path in TESTS:
+        (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
+    command = ["-m", "pytest", "-v", "-W", "error", "-p", "no:cacheprovider", "-p", "cachemesh.testing.plugin", "."]
     run = subprocess.run(  # noqa: S603 (our own script)
         [sys.executable, *command],
         cwd=tmp_path,
@@ -63,6 +63,12 @@ def test_example_of_a_test_passes(path: Path, tmp_path: Path) -> None:
     )
 
     assert run.returncode == 0, run.stdout + run.stderr
+    for path in TESTS:
+        assert f"{path.name}::" in run.stdout, "no test in it"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
+def test_example_of_a_test_is_described_and_on_the_page(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text("utf-8")))
     assert path.name in (ROOT / "docs" / "testing.md").read_text("utf-8")
 
