@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -46,7 +47,8 @@ class Output(Console):
 
 def console() -> Console:
     """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted."""
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH
+    said = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
     return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 

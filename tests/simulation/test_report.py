@@ -307,6 +307,19 @@ def test_a_narrow_terminal_shows_fewer_columns_and_no_figure_is_cut_off(width: i
         assert (value in text) != any(column in names.split(", ") for names in left_out)
 
 
+@pytest.mark.parametrize(
+    ("said", "width"), [(None, 220), ("90", 90), ("", 220), ("0", 220), ("-5", 220), ("wide", 220), ("9" * 7, 220)]
+)
+def test_where_there_is_no_terminal_the_environment_may_say_how_wide(
+    said: str | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("COLUMNS", said)
+
+    assert table.console().width == width
+
+
 def test_all_columns_can_be_left_out() -> None:
     """Every one of them has its place in the order, and the last to go is what a goal is mostly about."""
     assert sorted(table.LEFT_OUT_FIRST) == sorted(
