@@ -6,6 +6,8 @@ prelude. `# -> x` behind an expression: its repr is x. A `text` block behind a
 snippet: what the snippet has printed. A snippet under `<!-- ci: quick start -->`
 or `<!-- script -->` is a program of its own, one under `<!-- server -->` or
 `<!-- origin -->` too, with a server at the place it names; one under `<!-- pytest -->` is a file for pytest.
+The snippets of a section under `<!-- session: NAME -->` and `<!-- session -->` are one session in a folder: Python
+that is saved under that name and run, and commands for a shell.
 """
 
 from __future__ import annotations
@@ -131,6 +133,38 @@ def test_a_test_file_passes(snippet: Snippet, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(snippet.source, "utf-8")
 
     assert " passed in " in output_of("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path))
+
+
+@pytest.mark.parametrize("section", sorted({each.section for each in SNIPPETS if each.mark.startswith("session")}))
+def test_a_session_prints_what_it_says(section: str, tmp_path: Path) -> None:
+    """In a terminal of 126 columns. The id of a log is another one each time."""
+    heading = README.index(f"\n## {section}\n")
+    blocks = list(BLOCK.finditer(README, heading, README.index("\n## ", heading + 1)))
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "COLUMNS": "126"}
+    compared = 0
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        mark = block["mark"] or ""
+        if not mark.startswith("session"):
+            continue
+        name = mark.removeprefix("session").removeprefix(": ") or "commands.sh"
+        (tmp_path / name).write_text(COMMAND * (name == "commands.sh") + block["text"], "utf-8")
+        command = ["bash", name] if name == "commands.sh" else [sys.executable, "-W", "error", name]
+        run = subprocess.run(  # noqa: S603 (our own README)
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+        said = following["text"] if following is not None and following["language"] == "text" else ""
+        assert (run.returncode, run.stderr) == (0, ""), name
+        assert plain(run.stdout) == plain(said)
+        compared += bool(said)
+    assert compared
+
+
+COMMAND: Final = 'cachemesh() { "$PYTHON" -m cachemesh "$@"; }\n'
+
+
+def plain(printed: str) -> list[str]:
+    """Its lines, without what is at their ends and without ids."""
+    return [re.sub(r"\b[0-9a-f]{16}\b", "ID", line.rstrip()) for line in printed.splitlines()]
 
 
 def execute(snippet: Snippet, namespace: dict[str, Any], runner: asyncio.Runner) -> None:
@@ -268,6 +302,7 @@ def test_every_logger_method_is_named() -> None:
 
 def test_what_the_readme_names_exists() -> None:
     paths = re.findall(r"`((?:examples|docs|tests|benchmarks)/[\w/.]*|[A-Z]+\.md)", README)
+    paths += re.findall(r"!\[[^\]]+\]\(([^)]+)\)", README)
 
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []

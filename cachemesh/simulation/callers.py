@@ -149,6 +149,9 @@ class Callers:
             kind = AnswerKind.FETCHED
             if not is_success:
                 kind = AnswerKind.FAILED if old is None else AnswerKind.STALE
+                if not caller.is_final:
+                    failed = "the fetch failed" if old is None else "the fetch failed, an old value stands in"
+                    caller.answered = replace(caller.answered, why=f"{caller.answered.why}; {failed}")
             self._settle(caller, kind, now, joined=not caller.leads)
 
     def _again(self, caller: Caller, command: Any) -> None:  # noqa: ANN401 (a Get or a Refresh)

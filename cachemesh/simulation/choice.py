@@ -136,14 +136,17 @@ def _why(outcomes: Sequence[Outcome], goal: Goal, index: int, meeting: list[int]
     chosen = outcomes[index]
     unit = goal.target.measure.unit
     value = goal.target.badness(chosen)
+    limits = [f"{each.measure.name} is {shown(each.measure.of(chosen), each.measure.unit)}" for each in goal.limits]
+    if limits and len(meeting) == 1 < len(outcomes):
+        own = f"{goal.target.measure.name} is {shown(abs(value), unit)}"
+        told = limits if own in limits else [*limits, own]
+        return f"It is the only one of {_configurations(len(outcomes))} that meets the goal: {_listed(told)}."
+
     others = sorted({goal.target.badness(outcomes[at]) for at in kept} - {value})
     figures = shown(abs(value), unit) + (f"; the next has {shown(abs(others[0]), unit)}" if others else "")
     text = f"It has the {goal.target} ({figures}) of "
-    if goal.limits:
-        text += f"the {len(meeting)} of {_configurations(len(outcomes))} that meet the goal: "
-        text += _listed(
-            [f"{each.measure.name} is {shown(each.measure.of(chosen), each.measure.unit)}" for each in goal.limits]
-        )
+    if limits:
+        text += f"the {len(meeting)} of {_configurations(len(outcomes))} that meet the goal: {_listed(limits)}"
     else:
         text += _configurations(len(outcomes))
     if len(kept) < len(meeting):

@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from cachemesh.simulation.amounts import Unit, shown
 from cachemesh.simulation.figures import columns, origin_in_words, trace_in_words
-from cachemesh.simulation.measures import HIT_RATIO, ORIGIN_LOAD, P99, WORDS
+from cachemesh.simulation.measures import FAILURES, HIT_RATIO, ORIGIN_LOAD, P99, WORDS
 from cachemesh.simulation.page import PAGE, SCRIPT, STYLE
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ LAYOUT: Final[dict[str, Any]] = {
 }
 GRID: Final[dict[str, Any]] = {"gridcolor": "#e4e4e4", "zerolinecolor": "#bbb", "automargin": True}
 PX_A_ROW: Final = 24
+MOST_FAILURES: Final = 0.5
+"""Who fails more often than this beats nobody: it asks the origin for little because it answers little."""
+OFF_THE_AXIS: Final = {"ticks": "outside", "ticklen": 9, "tickcolor": "rgba(0, 0, 0, 0)"}
+"""Labels keep clear of the marks that stand on the axis."""
 
 
 def to_page(study: Study) -> str:
@@ -88,7 +92,7 @@ def hits_and_load(study: Study) -> go.Figure:
     """Two bars for each configuration, side by side."""
     rows = _drawn(study)
     names = _labels(study, rows)
-    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(rows=1, cols=2, shared_yaxes=True, horizontal_spacing=0.06)
     colours = [_colour(row) for row in rows]
     for at, measure in enumerate((HIT_RATIO, ORIGIN_LOAD), 1):
         values = [row.figures[measure.name] for row in rows]
@@ -114,54 +118,66 @@ def hits_and_load(study: Study) -> go.Figure:
 
 
 def staleness_and_load(study: Study) -> go.Figure:
-    """A point for each configuration; a line through those that no other beats in both."""
+    """A point for each configuration; a line through those that no other which answers beats in both."""
     figure = go.Figure()
     measure = study.staleness
     points = [(row.figures[measure.name], row.figures[ORIGIN_LOAD.name]) for row in study.rows]
-    edge = _edge(points)
+    edge = _edge(points[at] for at, row in enumerate(study.rows) if row.figures[FAILURES.name] < MOST_FAILURES)
     figure.add_scatter(
         x=[x for x, _ in edge],
         y=[y for _, y in edge],
         mode="lines",
         line={"shape": "hv", "dash": "dot", "color": "#888"},
-        name="no other has less of both",
+        name="no other that answers has less of both",
         hoverinfo="skip",
     )
-    for policy in dict.fromkeys(_policy(row) for row in study.rows):
+    policies = list(dict.fromkeys(_policy(row) for row in study.rows))
+    for number, policy in enumerate(policies, 1):
+        larger = 3 * (len(policies) - number)  # The later ones are drawn over the earlier ones.
+        told = False
         for is_on_front in (True, False):
             rows = [row for row in study.rows if _policy(row) == policy and row.is_on_front is is_on_front]
             if rows:
-                _add_points(figure, rows, measure, policy, is_on_front=is_on_front)
+                _add_points(figure, rows, measure, (11 if is_on_front else 8) + larger, in_legend=not told)
+                told = True
     if study.advice is not None:
         x, y = points[study.advice.index]
         figure.add_scatter(
             x=[x],
             y=[y],
             mode="markers",
-            marker={"symbol": "star-open", "size": 24, "color": CHOSEN_COLOUR, "line": {"width": 2.5}},
+            marker={
+                "symbol": "star-open",
+                "size": 24 + 3 * (len(policies) - 1),
+                "color": CHOSEN_COLOUR,
+                "line": {"width": 2.5},
+            },
             name="recommended" if study.advice.is_met else "nearest to the goal",
             hoverinfo="skip",
         )
     figure.update_traces(cliponaxis=False)
-    figure.update_layout(**LAYOUT, height=560, legend=LEGEND)
-    figure.update_xaxes(**GRID, title=f"{measure.name}, seconds", rangemode="tozero")
-    figure.update_yaxes(**GRID, title="origin load, requests", rangemode="tozero")
+    figure.update_layout(**LAYOUT, height=580, legend=LEGEND_BELOW)
+    figure.update_xaxes(**GRID, **OFF_THE_AXIS, title=f"{measure.name}, seconds", rangemode="tozero")
+    figure.update_yaxes(**GRID, **OFF_THE_AXIS, title="origin load, requests", rangemode="tozero")
     return figure
 
 
-def _add_points(figure: go.Figure, rows: Sequence[Row], measure: Measure, policy: str, *, is_on_front: bool) -> None:
-    colour = COLOURS.get(policy, OTHER_COLOUR)
+def _add_points(figure: go.Figure, rows: Sequence[Row], measure: Measure, size: int, *, in_legend: bool) -> None:
+    """Points of one policy, which all are on the front, or all are not."""
+    colour = _colour(rows[0])
     figure.add_scatter(
         x=[row.figures[measure.name] for row in rows],
         y=[row.figures[ORIGIN_LOAD.name] for row in rows],
         mode="markers",
         marker={
-            "size": 11 if is_on_front else 8,
-            "symbol": "circle" if is_on_front else "circle-open",
+            "size": size,
+            "symbol": "circle" if rows[0].is_on_front else "circle-open",
             "color": colour,
             "line": {"width": 1.5, "color": colour},
         },
-        name=f"{policy}, on the front" if is_on_front else policy,
+        name=_policy(rows[0]),
+        legendgroup=_policy(rows[0]),
+        showlegend=in_legend,
         text=[_hover(row, measure) for row in rows],
         hovertemplate="%{text}<extra></extra>",
     )
@@ -199,6 +215,8 @@ def waits(study: Study) -> go.Figure:
 
 
 LEGEND: Final[dict[str, Any]] = {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0.0}
+LEGEND_BELOW: Final[dict[str, Any]] = {**LEGEND, "y": -0.16, "yanchor": "top"}
+"""It may have two lines, which above would run into the buttons."""
 
 
 def _drawn(study: Study) -> list[Row]:
@@ -235,7 +253,7 @@ def _edge(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def _lines(rows: Sequence[Row]) -> dict[str, Any]:
     """An axis with a line for each row, the first one at the top."""
-    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "tickfont": {"size": 11}, "ticksuffix": "  "}
+    return {"type": "category", "range": [len(rows) - 0.5, -0.5], "tickfont": {"size": 11}, **OFF_THE_AXIS}
 
 
 def _height(rows: Sequence[Row]) -> int:
@@ -268,7 +286,7 @@ def _title(measure: Measure) -> str:
 def _note(study: Study, number: int) -> str:
     texts = []
     if number == 1:
-        texts.append(f"{_title(study.staleness)}: {study.staleness.about}.")
+        texts.append(f"{_title(study.staleness)}: {study.staleness.about}. Filled marks are on the Pareto front.")
         if not study.knows_changes:
             texts.append("How often values change was not said, so what counts is how old they are.")
     elif len(study.rows) > MOST_BARS:
@@ -285,7 +303,7 @@ def _advice(study: Study) -> str:
     chosen = study.rows[given.index]
     figures = "".join(
         f"<div><b>{escape(shown(chosen.figures[each.name], each.unit))}</b>{escape(each.name)}</div>"
-        for each in (HIT_RATIO, ORIGIN_LOAD, P99, study.staleness, WORDS["failures"])
+        for each in (HIT_RATIO, ORIGIN_LOAD, P99, study.staleness, FAILURES)
     )
     return (
         f"<div class='advice {kind}'><small>Goal: {escape(given.goal)}</small>"

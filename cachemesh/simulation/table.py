@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -13,15 +15,27 @@ from cachemesh.simulation.amounts import shown
 from cachemesh.simulation.figures import columns, origin_in_words, trace_in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from cachemesh.simulation.measures import Measure
     from cachemesh.simulation.study import Advice, Study
 
 WIDTH: Final = 220
-"""Where there is no terminal."""
+"""Where there is no terminal, and no COLUMNS in the environment."""
+
+NAMES: Final = 24
+"""So wide are names in a narrow terminal at the least: the longest name of a policy fits in."""
+
+LEFT_OUT_FIRST: Final = (
+    *("peak rate", "entries", "memory", "p50", "outdated share", "stale share", "p95", "age", "failures", "hit ratio"),
+    *("p99", "staleness", "origin load"),
+)
+"""Columns, by what is missed least where a terminal is narrow."""
 
 ON_FRONT: Final = "*"
 CHOSEN: Final = ">"
+BETWEEN: Final = 2
+"""Spaces from one column to the next."""
 
 
 class Output(Console):
@@ -33,7 +47,8 @@ class Output(Console):
 
 def console() -> Console:
     """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted."""
-    width = None if sys.stdout.isatty() else WIDTH
+    said = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
     return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
@@ -41,7 +56,11 @@ def show(study: Study, out: Console) -> None:
     """The trace, the origin, the configurations, and what is recommended."""
     out.print(facts((*trace_in_words(study.trace), *origin_in_words(study.origin))))
     out.print()
-    out.print(table(study))
+    made, left_out = with_room(study, out.width)
+    out.print(made)
+    if left_out:
+        names = ", ".join(measure.name for measure in left_out)
+        out.print(f"No room here for {names}: a wider terminal has them, and so have --html and --json.")
     out.print(f"{ON_FRONT} on the Pareto front: no other has it better in one of {', '.join(study.front_of)},")
     out.print("  and in none of them worse.")
     if not study.knows_changes:
@@ -62,21 +81,38 @@ def facts(told: Iterable[tuple[str, str]]) -> Table:
     return made
 
 
-def table(study: Study) -> Table:
-    """A row a configuration, in the order of the study."""
+def table(study: Study, measures: Sequence[Measure]) -> Table:
+    """A row a configuration, in the order of the study. Only names may be wrapped: a figure is whole, or not there."""
     made = Table(box=None, header_style="bold", pad_edge=False)
-    made.add_column("")
-    made.add_column("configuration")
-    shown_measures = columns(study)
-    for measure in shown_measures:
-        made.add_column(measure.name, justify="right")
+    made.add_column("", no_wrap=True)
+    made.add_column("configuration", min_width=NAMES, vertical="bottom")
+    for measure in measures:
+        made.add_column(measure.name.replace(" ", "\n"), justify="right", vertical="bottom", no_wrap=True)
     chosen = None if study.advice is None else study.advice.index
     for index, row in enumerate(study.rows):
         marks = (CHOSEN if index == chosen else " ") + (ON_FRONT if row.is_on_front else "")
         style = "bold green" if index == chosen else "" if row.is_on_front else "dim"
-        cells = (marks, row.name, *(shown(row.figures[each.name], each.unit) for each in shown_measures))
+        cells = (marks, row.name, *(shown(row.figures[each.name], each.unit) for each in measures))
         made.add_row(*map(Text, cells), style=style)
     return made
+
+
+def with_room(study: Study, width: int) -> tuple[Table, list[Measure]]:
+    """The table, `width` characters wide at the most, and the measures for which there is no room in it."""
+    measures = columns(study)
+    needed = {measure.name: _width(study, measure) for measure in measures}
+    left_out: list[Measure] = []
+    for measure in sorted(measures, key=lambda each: LEFT_OUT_FIRST.index(each.name)):
+        wanted = (len(CHOSEN + ON_FRONT), NAMES, *(needed[each.name] for each in measures if each not in left_out))
+        if sum(wanted) + BETWEEN * (len(wanted) - 1) <= width:
+            break
+        left_out.append(measure)
+    return table(study, [each for each in measures if each not in left_out]), left_out
+
+
+def _width(study: Study, measure: Measure) -> int:
+    cells = (shown(row.figures[measure.name], measure.unit) for row in study.rows)
+    return max(map(len, (*measure.name.split(), *cells)))
 
 
 def advice(given: Advice) -> list[Text]:

@@ -229,6 +229,17 @@ def test_the_reason_says_what_was_best_and_what_was_next() -> None:
     )
 
 
+def test_the_reason_says_that_only_one_meets_the_goal() -> None:
+    outcomes = [outcome(load=90, p99=0.04), outcome(load=50, p99=0.4)]
+    told = recommend(outcomes, Goal.parse("p99 under 50 ms, least origin load"))
+    limited = recommend(outcomes, Goal.parse("origin load under 60, least origin load"))
+
+    assert (
+        told.reason == "It is the only one of 2 configurations that meets the goal: p99 is 40 ms and origin load is 90."
+    )
+    assert limited.reason == "It is the only one of 2 configurations that meets the goal: origin load is 50."
+
+
 def test_without_limits_the_reason_is_the_target_alone() -> None:
     told = recommend([outcome(hits=900), outcome(hits=700)], Goal.parse("most hit ratio"))
     assert told.reason == "It has the most hit ratio (90 %; the next has 70 %) of 2 configurations."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from returns.result import Failure, Success
 
-from cachemesh import CachePolicy, MemoryStore, SyncCache
+from cachemesh import CachePolicy, Lifetime, MemoryStore, SyncCache
 from cachemesh.cli import carried_out
 from cachemesh.simulation import Recorder, WhatIf, replay
 from cachemesh.testing.clock import VirtualClock
@@ -52,6 +52,23 @@ def test_it_prints_the_state_and_why(log: Path, capsys: pytest.CaptureFixture[st
     assert "11 asks in 91.000 s" in out
     assert "cache_first: stale -> fetch" in out
     assert "cache_first: fresh -> serve" in out
+
+
+def test_why_says_what_became_of_a_fetch_that_failed(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    path = tmp_path / "commands.log"
+    lifetime = Lifetime(ttl=60, stale_if_error_for=60)
+    with SyncCache(clock=clock, recorder=Recorder(path)) as cache:
+        cache.get("feed", lambda: Success("news"), ttl=lifetime)
+        for _ in range(2):
+            clock.advance(90)
+            cache.get("feed", lambda: Failure("down"), ttl=lifetime)
+
+    assert [(answer.kind.value, answer.why) for answer in replay(path).answers] == [
+        ("fetched", "cache_first: missing -> fetch"),
+        ("stale", "cache_first: expired -> fetch; the fetch failed, an old value stands in"),
+        ("failed", "cache_first: expired -> fetch; the fetch failed"),
+    ]
 
 
 def test_json_says_all_of_it(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

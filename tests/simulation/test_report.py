@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from html.parser import HTMLParser
 from typing import TYPE_CHECKING, Final
 
@@ -11,13 +12,13 @@ import pytest
 from rich.console import Console
 
 from cachemesh.shell.lifetime import Lifetime
-from cachemesh.simulation import table
+from cachemesh.simulation import figures, table
 from cachemesh.simulation.configuration import Configuration
 from cachemesh.simulation.engine import simulate
 from cachemesh.simulation.goal import Goal
 from cachemesh.simulation.measures import MEASURES, OF_UNKNOWN_CHANGES
 from cachemesh.simulation.origin import Constant, LogNormal, OriginModel, Quantiles, Uniform
-from cachemesh.simulation.report import MOST_BARS, to_page
+from cachemesh.simulation.report import MOST_BARS, staleness_and_load, to_page
 from cachemesh.simulation.request import Request
 from cachemesh.simulation.study import Study, StudyError
 from cachemesh.simulation.survey import TraceSummary
@@ -153,6 +154,20 @@ def test_the_charts_hold_the_figures() -> None:
     assert '"x":[200.0,40.0,300.0,40.0]' in waits
 
 
+def test_points_at_one_place_are_all_seen_and_who_only_fails_is_not_the_best() -> None:
+    outcomes = [
+        outcome(load=90, staleness=30.0, configuration=Configuration.of("cache_first")),
+        outcome(load=90, staleness=30.0, configuration=Configuration.of("stale_while_revalidate")),
+        outcome(load=0, staleness=0.0, failures=1_000, configuration=Configuration.of("cache_only")),
+    ]
+    edge, *points, star = staleness_and_load(studied(outcomes)).data
+    sizes = [each.marker.size for each in points]
+
+    assert (edge.x, edge.y) == ((30.0,), (90.0,))
+    assert sizes == sorted(set(sizes), reverse=True), "the later ones are drawn over the earlier ones"
+    assert star.marker.size > sizes[0]
+
+
 def test_the_page_holds_the_study_itself() -> None:
     found = studied()
     page = Page(to_page(found))
@@ -280,5 +295,33 @@ def test_a_file_name_does_not_reach_the_terminal_raw() -> None:
     assert "\\x1b[2J[bold]x[/]\\u202e.csv" in text
 
 
-def test_a_narrow_terminal_shows_it_all_the_same() -> None:
-    assert "stale" in drawn(studied(), width=60)
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 130, 220])
+def test_a_narrow_terminal_shows_fewer_columns_and_no_figure_is_cut_off(width: int) -> None:
+    text = drawn(studied(), width)
+    left_out = re.findall(r"No room here for (.*?):", " ".join(text.split()))
+
+    assert "…" not in text
+    assert all(len(line) <= width for line in text.splitlines())
+    assert bool(left_out) == (width < 120)
+    for value, column in (("200 ms", "p99"), ("99", "origin load")):
+        assert (value in text) != any(column in names.split(", ") for names in left_out)
+
+
+@pytest.mark.parametrize(
+    ("said", "width"), [(None, 220), ("90", 90), ("", 220), ("0", 220), ("-5", 220), ("wide", 220), ("9" * 7, 220)]
+)
+def test_where_there_is_no_terminal_the_environment_may_say_how_wide(
+    said: str | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("COLUMNS", said)
+
+    assert table.console().width == width
+
+
+def test_all_columns_can_be_left_out() -> None:
+    """Every one of them has its place in the order, and the last to go is what a goal is mostly about."""
+    assert sorted(table.LEFT_OUT_FIRST) == sorted(
+        (*figures.ALWAYS, *figures.OF_CHANGES, *figures.AT_LAST, *figures.OF_SIZES)
+    )

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 KEYS: Final = ("a", "b", "a", "c", "a", "b", "a", "d", "a", "b")
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever terminal the tests are started in."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """200 requests, one a second: half of them for one key."""
