@@ -191,9 +191,10 @@ def simulate(  # noqa: PLR0913 (the options of the command)
 ) -> int:
     """Choose a policy on your own traffic: run the cache over TRACE in virtual time, in many configurations.
 
-    TRACE is CSV with named columns, JSON lines, or a Common or Combined Log, also compressed by gzip or zstd; - is the
-    standard input. Lines that cannot be read are counted and left out. Options with several values take them between
-    commas, or are given more than once; every combination is tried, each against the same modelled origin.
+    TRACE is CSV with named columns, JSON lines, a Common or Combined Log, or what a Recorder wrote (older files beside
+    it are found), also compressed by gzip or zstd; - is the standard input. Lines that cannot be read are counted and
+    left out. Options with several values take them between commas, or are given more than once; every combination is
+    tried, each against the same modelled origin.
 
     The table marks with * who is on the Pareto front. A goal names limits and one thing to make least or most, of: p50,
     p95, p99, mean wait, staleness, age, hit ratio, origin load, peak rate, failures, stale share, outdated share,
