@@ -7,6 +7,7 @@ it; here the asks alone are the load.
 
 from __future__ import annotations
 
+from contextlib import closing
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,7 +19,7 @@ from cachemesh.core.effects import Refusal
 from cachemesh.core.scopes import GLOBAL, SESSION, CacheScope
 from cachemesh.shell.recording import REFUSED
 from cachemesh.simulation.log_lines import COMMANDS, OTHERS, VERSION
-from cachemesh.simulation.log_reader import LogReader, NoCommandLogError
+from cachemesh.simulation.log_reader import LogReader
 from cachemesh.simulation.request import Request
 from cachemesh.simulation.traces.source import STDIN, content
 from cachemesh.simulation.traces.trouble import TraceError, Unread, Why
@@ -164,21 +165,29 @@ def files_of(path: str | os.PathLike[str]) -> Sequence[Path]:
     """
     try:
         return LogReader(path).paths if path != STDIN and Path(path).is_file() else ()
-    except (NoCommandLogError, OSError, ValueError):  # ValueError: a NUL in the path.
+    except (OSError, ValueError):  # ValueError: it is none, or there is a NUL in the path.
         return ()
 
 
 def content_of(files: Sequence[Path], progress: Progress | None) -> Generator[bytes]:
     """The bytes of the files, one after the other. A line ends with its file."""
-    total = sum(file.stat().st_size for file in files)
-    before = 0
+    total = sum(map(_size, files))
+    done = 0
     for file in files:
         last = b""
-        for chunk in content(file, None):
-            yield chunk
-            last = chunk
-            before += len(chunk)
-            if progress is not None:
-                progress(before, total)
+        with closing(content(file, None)) as chunks:
+            for chunk in chunks:
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)
+                yield chunk
+                last = chunk
         if not last.endswith(b"\n"):
             yield b"\n"
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0  # That it cannot be read, is said when its turn comes.
