@@ -160,10 +160,25 @@ def test_whose_an_entry_is_follows_from_who_has_signed_in(tmp_path: Path) -> Non
         {"do": "EndSession", "viewer": "#b"},
         get("k", 4.0, **user),
         {"do": "EndSession"},
+        {"do": "SetActiveUser"},
         get("k", 5.0, **user, was="refused:no_active_user"),
     )
     assert list(reading) == [Request(2.0, "k", "#a"), Request(3.0, "k", "#b"), Request(4.0, "k", "#a")]
-    assert reading.unreadable[Why.NOBODY].first == [2, 9]
+    assert reading.unreadable[Why.NOBODY].first == [2, 10]
+
+
+def test_a_file_that_breaks_off_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    older = reading_of(tmp_path / "log.1", get("a", 1.0), '{"do":"G', end=b"")
+    assert len(list(older)) == 1
+    reading = reading_of(tmp_path / "log", get("b", 2.0), header={**HEADER, "segment": 1})
+    assert [request.key for request in reading] == ["a", "b"]
+    assert reading.unreadable.total == 1
+
+
+def test_another_log_beside_it_is_left_alone(tmp_path: Path) -> None:
+    reading_of(tmp_path / "log.1", get("a", 1.0), header={**HEADER, "log": "another"})
+    (tmp_path / "log.2").write_bytes(bytes(100))
+    assert [request.key for request in reading_of(tmp_path / "log", get("b", 2.0))] == ["b"]
 
 
 def test_who_has_to_ask_anew_is_one_request(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class CommandLog:
     def __init__(self, unreadable: Unreadable) -> None:
         self._unreadable = unreadable
         self._texts: dict[str, str] = {}
-        self._active: str | None = LOST_USER
+        self._active = SOMEBODY
         self._asked_before: set[int] = set()
 
     def read(self, lines: list[str], number: int) -> list[Request]:
@@ -67,16 +67,11 @@ class CommandLog:
             case "Get":
                 return self._asked(found)
             case "SetActiveUser":
-                self._active = found.user_id
-            case "EndSession":
-                if found.viewer is None:
-                    self._active = None
+                self._active = found.user_id or SOMEBODY
             case "Follows":
                 self._asked_before.add(found.ask)
             case "Lost":
                 self._unreadable.add(Why.LOST, number, found.lines)
-            case None:  # The header of a file.
-                self._active = None if found.segment == 0 else self._active
         return None
 
     def _asked(self, found: _Line) -> Request | None:
@@ -94,6 +89,7 @@ class CommandLog:
         return Request(found.now, same(key, key), user and same(user, user))
 
     def _user(self, found: _Line) -> str | None:
+        """Whose entry it is. Where nobody had signed in, the log says that the ask was refused."""
         if found.scope is GLOBAL:
             return None
         if found.scope is SESSION:
@@ -102,8 +98,8 @@ class CommandLog:
 
 
 NOBODY: Final = REFUSED[Refusal.NO_ACTIVE_USER]
-LOST_USER: Final = "somebody"
-"""Whoever had signed in where a log begins in its middle."""
+SOMEBODY: Final = "somebody"
+"""Whoever had signed in, where the log has lost who that was."""
 
 
 class _Line(Struct, gc=False):
@@ -120,7 +116,6 @@ class _Line(Struct, gc=False):
     ask: int = 0
     lines: int = 0
     cachemesh_log: int | None = None
-    segment: int = 0
 
 
 KINDS: Final = COMMANDS.keys() | OTHERS.keys()
