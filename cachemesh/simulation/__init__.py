@@ -1,5 +1,11 @@
 """Choose a policy on your own traffic: the reducers of the cache over a recorded or modelled load, in virtual time.
 
+`simulate` models what a `Configuration` names: a policy; a ttl with its windows and its jitter, whose chance comes
+from the seed; a memory of so many entries; retries; failures that are remembered. There is one cache, and all that
+happens to it are requests. So it does not model stores and other processes (see `cachemesh.simulation.fleet`); what
+programs do beside asking: writes, invalidations, tags, sign-outs, `refresh`; soft and hard timeouts, and callers who
+leave; circuit breakers; fetches that ask the cache themselves; and answers that say how long they last.
+
 Names are imported when they are first asked for.
 """
 

@@ -46,6 +46,9 @@ BYTES: Final = {
     **{f"{prefix}ib": 1024.0**power for power, prefix in enumerate("kmgt", 1)},
 }
 
+PICOSECONDS: Final = 12
+"""Decimal places: 9 ms are 0.009 s then, though 9 times 0.001 is a little more."""
+
 NUMBER: Final = r"(\d{1,3}(?:,\d{3})+|\d[\d_]{0,30}(?:\.\d{1,30})?|\.\d{1,30})"
 TIME_PART: Final = re.compile(rf"{NUMBER}\s*([a-z]+)\s*", re.ASCII)
 PLAIN: Final = re.compile(rf"{NUMBER}\s*([a-z%]*)\s*(?:requests|answers|entries|keys|values)?", re.ASCII)
@@ -79,7 +82,7 @@ def _time(text: str) -> float | None:
             return None
         total += _float(part[1]) * UNITS[name]
         end = part.end()
-    return total if end else None
+    return round(total, PICOSECONDS) if end else None
 
 
 def _number(text: str, unit: Unit) -> float | None:

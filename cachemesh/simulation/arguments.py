@@ -146,15 +146,17 @@ def _column(text: str) -> tuple[Field, str]:
     return field, name
 
 
-def windows(stale: Sequence[float | None], stale_if_error: Sequence[float]) -> list[Lifetime | None]:
-    """What comes after the ttl. None: nothing was said, so it is the policy's own way.
+def windows(
+    stale: Sequence[float | None], stale_if_error: Sequence[float], jitter: Sequence[float] = ()
+) -> list[Lifetime | None]:
+    """What is said beside the ttl. None: nothing was, so it is the policy's own way.
 
     >>> windows([None, 60.0], [0.0])[0], windows([None, 60.0], [0.0])[1].serve_stale_for
     (None, 60.0)
     """
     return [
         None
-        if window is None and not on_error
-        else Lifetime(serve_stale_for=window or 0.0, stale_if_error_for=on_error)
-        for window, on_error in product(stale or [None], stale_if_error or [0.0])
+        if window is None and not on_error and not share_taken
+        else Lifetime(serve_stale_for=window or 0.0, stale_if_error_for=on_error, jitter=share_taken)
+        for window, on_error, share_taken in product(stale or [None], stale_if_error or [0.0], jitter or [0.0])
     ]

@@ -123,6 +123,12 @@ def _columns(context: click.Context, parameter: click.Parameter, texts: Sequence
     "--stale-if-error", multiple=True, callback=many(arguments.duration), help="The same where a fetch fails."
 )
 @click.option(
+    "--jitter",
+    multiple=True,
+    callback=many(arguments.share),
+    help="Of the ttl, taken away by chance. Like any window, it closes those not given.",
+)
+@click.option(
     "--capacity",
     "capacities",
     multiple=True,
@@ -176,6 +182,7 @@ def simulate(  # noqa: PLR0913 (the options of the command)
     ttls: list[float | None],
     stale: list[float | None],
     stale_if_error: list[float],
+    jitter: list[float],
     capacities: list[int | None],
     evictions: list[Eviction],
     latency: Latency,
@@ -191,13 +198,17 @@ def simulate(  # noqa: PLR0913 (the options of the command)
 ) -> int:
     """Choose a policy on your own traffic: run the cache over TRACE in virtual time, in many configurations.
 
-    TRACE is CSV with named columns, JSON lines, or a Common or Combined Log, also compressed by gzip or zstd; - is the
-    standard input. Lines that cannot be read are counted and left out. Options with several values take them between
-    commas, or are given more than once; every combination is tried, each against the same modelled origin.
+    TRACE is CSV with named columns, JSON lines, a Common or Combined Log, or what a Recorder wrote (older files beside
+    it are found), also compressed by gzip or zstd; - is the standard input. Lines that cannot be read are counted and
+    left out. Options with several values take them between commas, or are given more than once; every combination is
+    tried, each against the same modelled origin.
 
     The table marks with * who is on the Pareto front. A goal names limits and one thing to make least or most, of: p50,
     p95, p99, mean wait, staleness, age, hit ratio, origin load, peak rate, failures, stale share, outdated share,
     entries, memory. Staleness is for how long a value had been outdated, or without --changes-every how old it is.
+
+    Not modelled: stores and other processes, writes, removals and tags, timeouts and callers who leave, circuit
+    breakers, retries (programs have them: see Configuration), and what an answer says of its own lifetime.
 
     The exit code is 0, or 2 if the trace or an option cannot be used, or if nobody meets the goal; the table, the one
     that comes nearest, and the files that were asked for are there in this case too.
@@ -205,7 +216,7 @@ def simulate(  # noqa: PLR0913 (the options of the command)
     goal = _goal(wish, WORDS if changes_every is not None else OF_UNKNOWN_CHANGES)
     _check_files(trace, page, document)
     try:
-        configurations = _grid(policies, ttls, arguments.windows(stale, stale_if_error), capacities, evictions)
+        configurations = _grid(policies, ttls, arguments.windows(stale, stale_if_error, jitter), capacities, evictions)
         origin = OriginModel(latency, failure_rate, tuple(outages), rate_limit, changes_every)
         plan = Plan(
             trace,

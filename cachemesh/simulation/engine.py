@@ -110,7 +110,7 @@ class _Tally:
         self.origin_requests = self.origin_failures = self.evictions = 0
         self.most_entries, self.most_size = entries, size
         self.second, self.this_second, self.peak = -1, 0, 0
-        self.waits, self.ages, self.staleness = Histogram(), Histogram(), Histogram()
+        self.waits, self.ages, self.staleness = Histogram(keeps_largest=True), Histogram(), Histogram()
 
     def count_value(self, value: OriginAnswer, now: float, age_s: float) -> None:
         """Somebody is answered with `value`, which came so long ago."""
@@ -137,8 +137,11 @@ class _Simulation:
         self.state: Any = LiveState.empty(has_store=False)
         self.order = order_of(configuration.eviction, configuration.capacity)
         self.moves = self.order.visit if isinstance(self.order, Lru) else None
-        self.events: list[tuple[float, int, int, Any, int]] = []
-        """What is to happen: when, as which event, to which flight, with which answer, for a value of which size."""
+        self.events: list[tuple[float, int, int, Any, int, float]] = []
+        """What is to happen: when, as which event, to which flight, with which answer, for a value of which size.
+
+        And how long it took, as the sum of two instants has lost some of that.
+        """
         self.numbers = count()
         self.flight_ids = count(1)
         self.waiting: dict[int, list[tuple[float, Join]]] = {}
@@ -275,7 +278,7 @@ class _Simulation:
         """Whatever happens by then, in its order."""
         events = self.events
         while events and events[0][0] <= until:
-            now, _, flight_id, answer, size = heappop(events)
+            now, _, flight_id, answer, size, latency_s = heappop(events)
             if answer is DUE:
                 command: Command[Any] = RetryDue(flight_id)
             elif answer is FAILED:
@@ -289,13 +292,13 @@ class _Simulation:
             self.state, ordered = reduce(self.state, command)
             for effect in ordered:
                 if type(effect) is Settle:
-                    self.settle(effect, now)
+                    self.settle(effect, now, latency_s)
                 elif type(effect) is Save:
                     self.save(effect, size)
                 elif type(effect) is StartFetch:
                     self.fetch(effect, now, size)
                 elif type(effect) is WaitUntil:
-                    heappush(events, (effect.due_at, next(self.numbers), flight_id, DUE, size))
+                    heappush(events, (effect.due_at, next(self.numbers), flight_id, DUE, size, 0.0))
                 elif type(effect) is Remember and effect.is_new:
                     self.remember(effect.owner, effect.key)
 
@@ -310,15 +313,16 @@ class _Simulation:
         tally.this_second += 1
         tally.peak = max(tally.peak, tally.this_second)
         answer = FAILED if answered.fails else answered
-        heappush(self.events, (now + answered.latency_s, next(self.numbers), effect.flight_id, answer, size))
+        latency_s = answered.latency_s
+        heappush(self.events, (now + latency_s, next(self.numbers), effect.flight_id, answer, size, latency_s))
 
-    def settle(self, effect: Settle[Any], now: float) -> None:
-        """A flight is over for those who wait for it."""
+    def settle(self, effect: Settle[Any], now: float, latency_s: float) -> None:
+        """A flight is over for those who wait for it. `latency_s`: of its last attempt."""
         tally, answer = self.tally, effect.answer
         for since, join in self.waiting.pop(effect.flight_id, ()):
             if since < tally.from_:
                 continue
-            tally.waits.pending.append(now - since)
+            tally.waits.pending.append(latency_s if since + latency_s == now else now - since)
             if answer is not FAILED:
                 tally.values += 1
                 if now > answer.changes_at:

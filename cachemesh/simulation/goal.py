@@ -127,7 +127,7 @@ class Goal(Struct, frozen=True):
             said = [word for word in clause.split() if word not in FILLERS]
             if not said:
                 continue
-            if said[0] in LEAST or said[0] in MOST:
+            if (said[0] in LEAST or said[0] in MOST) and not _begins_with_measure(said, words):
                 targets.append(_target(said, words))
             else:
                 limits.append(_limit(said, words))
@@ -141,6 +141,11 @@ class Goal(Struct, frozen=True):
 
     def __str__(self) -> str:
         return ", ".join(map(str, (*self.limits, self.target)))
+
+
+def _begins_with_measure(said: list[str], words: Mapping[str, Measure]) -> bool:
+    """Whether `longest` and its like belong to the name of a measure, and more is said of it."""
+    return any(" ".join(said[:length]) in words for length in range(2, min(MOST_WORDS + 1, len(said))))
 
 
 def _target(said: list[str], words: Mapping[str, Measure]) -> Target:

@@ -48,6 +48,11 @@ class LogReader:
         self.header = self._files[0][0]
         self.missing = newest.segment + 1 - len(self._files)
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files, the oldest one first."""
+        return [path for _, path in self._files]
+
     def __iter__(self) -> Iterator[Line]:
         self.unreadable, self.is_torn = 0, False
         for _, path in self._files:

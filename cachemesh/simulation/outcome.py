@@ -12,9 +12,12 @@ from cachemesh.simulation.configuration import Configuration
 
 
 class Spread(Struct, frozen=True, gc=False):
-    """How a quantity is spread, in seconds. `most` and `mean` are exact, the quantiles within 0.4 %.
+    """How a quantity is spread, in seconds. `most` and `mean` are exact.
 
-    A quantile is the least value that so many of all do not exceed (nearest rank).
+    A quantile is the least value that so many of all do not exceed (nearest
+    rank), or up to 0.4 % more, and never less: what is said to be under a limit
+    is. Where all waits near it are the same, as with an origin that always takes
+    as long, it is exact.
     """
 
     p50: float = 0.0
@@ -101,22 +104,26 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class Histogram:
-    """Counts of durations, in 128 buckets from each power of two to the next, so each less than 0.8 % wide.
+    """Counts of durations, in 256 buckets from each power of two to the next, so each less than 0.4 % wide.
 
-    The bucket of a float is its exponent and the first seven bits of its
-    fraction, as they stand in memory (IEEE 754, binary64).
+    The bucket of a float is its exponent and the first eight bits of its
+    fraction, as they stand in memory (IEEE 754, binary64). All in a bucket count
+    as its upper end, or, with `keeps_largest`, as the largest one that came: that
+    is exact where they are equal, and costs some 100 ns for each.
 
-    >>> histogram = Histogram()
+    >>> histogram = Histogram(keeps_largest=True)
     >>> histogram.pending.extend([0.1] * 99 + [7.0])
     >>> spread = histogram.spread()
-    >>> round(spread.p50, 2), spread.most
+    >>> spread.p50, spread.most
     (0.1, 7.0)
     """
 
-    __slots__ = ("counts", "most", "pending", "total")
+    __slots__ = ("counts", "largest", "most", "pending", "total")
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_largest: bool = False) -> None:
         self.counts: Counter[int] = Counter()
+        self.largest: dict[int, float] | None = {} if keeps_largest else None
+        """Of each bucket."""
         self.most = 0.0
         self.total = 0.0
         self.pending: list[float] = []
@@ -127,7 +134,14 @@ class Histogram:
         pending = self.pending
         if not pending:
             return
-        self.counts.update([bits >> DROPPED_BITS for bits in memoryview(array("d", pending)).cast("B").cast("Q")])
+        largest = self.largest
+        if largest is not None:
+            pending.sort()
+        buckets = [bits >> DROPPED_BITS for bits in memoryview(array("d", pending)).cast("B").cast("Q")]
+        self.counts.update(buckets)
+        if largest is not None:
+            for bucket, value in dict(zip(buckets, pending, strict=True)).items():  # The last one of each.
+                largest[bucket] = max(value, largest.get(bucket, 0.0))
         self.total += sum(pending)
         self.most = max(self.most, *pending)
         pending.clear()
@@ -147,14 +161,18 @@ class Histogram:
         for bucket, count in buckets:
             seen += count
             if seen >= rank:
-                return 0.0 if bucket <= 0 else min(_middle(bucket), self.most)
+                return 0.0 if bucket <= 0 else self._of(bucket)
         return self.most
 
-
-def _middle(bucket: int) -> float:
-    bits = array("Q", [(bucket << DROPPED_BITS) + (1 << (DROPPED_BITS - 1))])
-    middle: float = memoryview(bits).cast("B").cast("d")[0]
-    return middle
+    def _of(self, bucket: int) -> float:
+        return min(_end(bucket), self.most) if self.largest is None else self.largest[bucket]
 
 
-DROPPED_BITS: Final = 52 - 7
+def _end(bucket: int) -> float:
+    """The largest float of a bucket."""
+    bits = array("Q", [((bucket + 1) << DROPPED_BITS) - 1])
+    end: float = memoryview(bits).cast("B").cast("d")[0]
+    return end
+
+
+DROPPED_BITS: Final = 52 - 8

@@ -40,6 +40,8 @@ ISSUE: str = "p99 under 50 ms, staleness under 60 s, hit ratio over 0.8, least o
         ("hit ratio is at least 95 %", "hit ratio at least 95 %, least origin load"),
         ("p99 staleness under 1h30m", "p99 staleness under 1.5 h, least origin load"),
         ("latency > 3 seconds", "mean wait over 3 s, least origin load"),
+        ("longest wait under 3 s, most hits", "longest wait under 3 s, most hit ratio"),
+        ("most entries <= 100, least longest wait", "entries at most 100, least longest wait"),
     ],
 )
 def test_a_goal_is_read(text: str, read: str) -> None:

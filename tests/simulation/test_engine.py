@@ -53,6 +53,19 @@ def test_poisson_arrivals_hit_as_often_as_renewal_theory_says(seed: int, rate: f
     assert outcome.hits + outcome.origin_requests == outcome.requests == 150_000
 
 
+@pytest.mark.parametrize("jitter", [0.2, 1.0])
+def test_a_jitter_takes_half_of_its_share_of_each_ttl_on_the_average(jitter: float) -> None:
+    """How long each entry lives does not matter to renewal theory, but how long they live on the average."""
+    configuration = Configuration.of("cache_first", Lifetime(ttl=4.0, jitter=jitter))
+
+    outcome = simulate(poisson(5, [2.0], 80_000), AT_ONCE, configuration, seed=3)
+
+    lives_s = 4.0 * (1.0 - jitter / 2)
+    assert outcome.hit_ratio == pytest.approx(2.0 * lives_s / (1 + 2.0 * lives_s), rel=0.01)
+    assert outcome == simulate(poisson(5, [2.0], 80_000), AT_ONCE, configuration, seed=3)
+    assert outcome != simulate(poisson(5, [2.0], 80_000), AT_ONCE, configuration, seed=4)
+
+
 def test_many_keys_hit_as_often_as_each_of_them_would() -> None:
     rates, ttl_s = [1 / rank for rank in range(1, 101)], 20.0
     expected = sum(rate * rate * ttl_s / (1 + rate * ttl_s) for rate in rates) / sum(rates)

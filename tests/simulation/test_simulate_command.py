@@ -100,6 +100,16 @@ def test_a_grid_with_a_goal_is_told_written_and_drawn(trace: Path, tmp_path: Pat
     )
 
 
+def test_a_jitter_is_an_axis_like_others(trace: Path, tmp_path: Path) -> None:
+    document = tmp_path / "out.json"
+    result = ran(trace, "--policy", "cache_first", "--ttl", "20s", "--jitter", "0,50%", "--json", document)
+
+    assert result.exit_code == 0, result.output
+    plain, jittered = written(document).rows
+    assert (plain.name, jittered.name) == ("cache_first, ttl 20s", "cache_first, ttl 20s, stale 0s, jitter 50%")
+    assert plain.outcome.origin_requests < jittered.outcome.origin_requests
+
+
 def test_the_same_seed_gives_the_same_file(trace: Path, tmp_path: Path) -> None:
     options = ("--ttl", "5s", "--latency", "10ms..90ms", "--failure-rate", "0.2", "--goal", "fewest failures")
     files = [tmp_path / f"{each}.json" for each in range(3)]
@@ -193,6 +203,7 @@ GOOD: Final = b"time,key\n1,a\n2,a\n"
         (GOOD, ("--ttl", ""), "--ttl: '' is no time"),
         (GOOD, ("--ttl", "9000000d"), "--ttl: a duration lies between 0 seconds and a century"),
         (GOOD, ("--stale", "-1s"), "--stale: '-1s' is no time"),
+        (GOOD, ("--jitter", "1.5"), "--jitter: '1.5' is no share"),
         (GOOD, ("--capacity", "0"), "--capacity: '0' is no number of entries"),
         (GOOD, ("--capacity", "1.5"), "--capacity: '1.5' is no number of entries"),
         (GOOD, ("--eviction", "lfu"), "--eviction: no eviction is called 'lfu': there are s3fifo, lru, sieve"),

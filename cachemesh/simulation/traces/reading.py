@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from msgspec import Struct
 
 from cachemesh.simulation.traces.columns import Field, by_place, checked
+from cachemesh.simulation.traces.command_log import CommandLog, content_of, files_of, is_header
 from cachemesh.simulation.traces.csv_lines import CsvLines
 from cachemesh.simulation.traces.csv_lines import sniffed as sniffed_csv
 from cachemesh.simulation.traces.instants import IN_A_SECOND, Instants, Unit
@@ -39,6 +40,7 @@ class TraceFormat(StrEnum):
     JSON_LINES = "jsonl"
     COMMON_LOG = "common"
     COMBINED_LOG = "combined"
+    COMMAND_LOG = "cachemesh"
 
 
 def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
@@ -53,10 +55,12 @@ def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
 ) -> Reading:
     r"""The requests of the trace in `path`, `-` for the standard input, in the order of their times.
 
-    CSV with a header, JSON lines, and the Common and Combined Log Format are
-    told apart by the first lines, unless `format` says it ("csv", "jsonl",
-    "common", "combined"); each may be compressed by gzip or zstd. zstd needs
-    the extra `simulation` before Python 3.14.
+    CSV with a header, JSON lines, the Common and Combined Log Format, and what
+    a `Recorder` wrote are told apart by the first lines, unless `format` says
+    it ("csv", "jsonl", "common", "combined", "cachemesh"); each may be
+    compressed by gzip or zstd. zstd needs the extra `simulation` before Python
+    3.14. Of a `Recorder`'s log that is not compressed, `path` is the newest
+    file; older ones beside it (`path.1`, ...) are read before it.
 
     `columns`: what the columns for time, key, user and size are called, such
     as `{"key": "object"}`, where they have none of the usual names; or all by
@@ -85,7 +89,8 @@ def read(  # noqa: PLR0913 (what may have to be said of a file, by keyword)
     '1 line left out: 1 a size that cannot be read (line 3)'
     """
     said = _said(format, checked(columns), delimiter, unit, query=query)
-    reading = Reading(content(path, progress))
+    files = files_of(path) if said.format in {None, TraceFormat.COMMAND_LOG} else ()
+    reading = Reading(content_of(files, progress) if len(files) > 1 else content(path, progress))
     try:
         reading.begin(said)
     except BaseException:
@@ -214,6 +219,8 @@ class Parser(Protocol):
 def _sniffed(sample: list[str], said: Said) -> TraceFormat:
     """What most of the first lines are; CSV where the first one is its header."""
     first = sample[0]
+    if is_header(first):
+        return TraceFormat.COMMAND_LOG
     if not first.lstrip().startswith("{") and sniffed_csv(first, said.columns, said.delimiter) is not None:
         return TraceFormat.CSV
     matches = [found for found in map(LINE.match, sample) if found]
@@ -224,7 +231,7 @@ def _sniffed(sample: list[str], said: Said) -> TraceFormat:
         combined = sum(found["combined"] is not None for found in matches)
         return TraceFormat.COMBINED_LOG if combined * 2 > len(matches) else TraceFormat.COMMON_LOG
     reason = (
-        "it is neither JSON lines nor a web log, nor CSV with a time and a key in its header; "
+        "it is neither JSON lines nor a web log, nor CSV with a time and a key in its header, nor a command log; "
         "say the columns, or the format"
     )
     raise TraceError(reason)
@@ -246,3 +253,6 @@ def _parser(chosen: TraceFormat, first: str, said: Said, unreadable: Unreadable)
             return JsonLines(said.columns, Instants(said.unit), unreadable)
         case TraceFormat.COMMON_LOG | TraceFormat.COMBINED_LOG:
             return WebLog(unreadable, query=said.query)
+        case TraceFormat.COMMAND_LOG:
+            is_header(first)  # Of another version, it is none.
+            return CommandLog(unreadable)

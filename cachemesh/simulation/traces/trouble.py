@@ -39,6 +39,9 @@ class Why(StrEnum):
     NOT_A_LOG_LINE = "no line of a web log"
     NO_TARGET = "no request line with a target"
     NO_READ = "a request that is neither GET nor HEAD"
+    NOT_A_COMMAND = "no line of a command log"
+    LOST = "that the recorder has lost"
+    NOBODY = "a request for a user's entry while nobody was signed in"
     KEY = "no key"
     USER = "a user that is neither text nor a number"
     TIME = "a time that cannot be read"
@@ -77,9 +80,9 @@ class Unreadable:
     def total(self) -> int:
         return sum(each.count for each in self._by_reason.values())
 
-    def add(self, why: Why, line: int) -> None:
+    def add(self, why: Why, line: int, count: int = 1) -> None:
         found = self._by_reason.setdefault(why, LeftOut())
-        found.count += 1
+        found.count += count
         if len(found.first) < EXAMPLES:
             found.first.append(line)
 
