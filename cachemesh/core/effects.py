@@ -141,12 +141,12 @@ class Save(Redacted, Generic[A], frozen=True):
 
 
 class Persist(Redacted, Generic[A], frozen=True):
-    """An entry is for the store alone, which knows whether it is still right; the memory does not keep it."""
+    """An entry or a failure is for the store alone, which knows whether it is still right; memory does not keep it."""
 
     flight_id: int
     owner: Owner
     key: str
-    entry: Entry[A]
+    entry: Entry[A] | Failed[A]
 
 
 class Admit(Struct, frozen=True, gc=False):

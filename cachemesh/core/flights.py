@@ -195,7 +195,7 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
         settled_by_failure(state, flight, command.answer, command.now),
         *log,
     )
-    if stored is None or flight.spans_gap:
+    if stored is None:
         return landed(state, flight, partition), effects
 
     entry, before = stored.entries.get(flight.key), stored.failures.get(flight.key)
@@ -204,15 +204,13 @@ def on_fetch_failed(state: State[A], command: FetchFailed[A]) -> Step[A]:
     if failed is None:
         return landed(state, flight, partition), effects
 
-    remember = Remember(
-        flight.flight_id,
-        flight.owner,
-        flight.key,
-        failed,
-        write=entry is None and command.now < failed.serve_until and flight.found_nothing,
-        is_new=before is None,
-    )
-    stored = stored.moved(stored.entries, stored.failures.insert(flight.key, failed), stored.flights)
+    flight_id, owner, key = command.flight_id, flight.owner, flight.key
+    write = entry is None and command.now < failed.serve_until and flight.found_nothing
+    if flight.spans_gap:
+        persist: Effects[A] = (Persist(flight_id, owner, key, failed),) if write else ()
+        return landed(state, flight, partition), (*persist, *effects)
+    remember = Remember(flight_id, owner, key, failed, write, is_new=before is None)
+    stored = stored.moved(stored.entries, stored.failures.insert(key, failed), stored.flights)
     return landed(state, flight, stored), (remember, *effects)
 
 

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from cachemesh.core import effects
-from cachemesh.core.model import CACHE_MISS
+from cachemesh.core.model import CACHE_MISS, Failed
 from cachemesh.shell.logging import shown_error, shown_key
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def of_wait(effect: effects.WaitUntil[Answer]) -> tuple[Event, ...]:
 
 
 def of_write(effect: effects.Save[Answer] | effects.Persist[Answer]) -> tuple[Event, ...]:
+    if isinstance(effect.entry, Failed):
+        return ()
     return (("on_write", shown_key(effect.owner, effect.key), effect.entry.ttl_s),)
 
 

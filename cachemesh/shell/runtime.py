@@ -845,38 +845,35 @@ class Runtime:
         if self._watches.boxes and effect.is_news and expires_at is not None:
             self._announce(owner, key, entry.answer)
         if self.line is not None and not effect.is_stored:
-            self._write_through(effect, expires_at, is_renewal=not effect.is_news)
+            live = self.lives.get(effect.flight_id)
+            call = self._written_through(owner, key, entry, expires_at, live, is_renewal=not effect.is_news)
+            if live is not None and call is not None:
+                live.store_call = call
         return self._admitted(owner, key) if effect.is_new and self._max_entries is not None else ()
 
     def _commit_persist(self, effect: effects.Persist[Answer]) -> None:
-        if self.alike:
-            self._struck_off(effect.owner, effect.key)
-        if self.line is not None:
-            entry = effect.entry
-            expires_at: float | None = entry.expires_at
-            if entry.terms is not None:
-                expires_at = expiry_by_marks(self.state, effect.owner, entry, entry.terms)
-            self._write_through(effect, expires_at, is_renewal=False)
-
-    def _write_through(
-        self,
-        effect: effects.Save[Answer] | effects.Persist[Answer],
-        expires_at: float | None,
-        *,
-        is_renewal: bool,
-    ) -> None:
-        live = self.lives.get(effect.flight_id)
-        call = self._written_through(effect, expires_at, live, is_renewal=is_renewal)
-        if live is not None and call is not None:
-            live.store_call = call
+        owner, key, entry = effect.owner, effect.key, effect.entry
+        self._struck_off(owner, key)
+        if self.line is None:
+            return
+        live = self.lives[effect.flight_id]
+        if isinstance(entry, Failed):
+            live.store_call = self._failure_written(owner, key, entry, live)
+            return
+        expires_at: float | None = entry.expires_at
+        if entry.terms is not None:
+            expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
+        live.store_call = self._written_through(owner, key, entry, expires_at, live)
 
     def _written_through(
         self,
-        effect: effects.Save[Answer] | effects.Persist[Answer],
+        owner: Owner,
+        key: str,
+        entry: Entry[Answer],
         expires_at: float | None,
         live: LiveFlight | None,
         *,
-        is_renewal: bool,
+        is_renewal: bool = False,
     ) -> StoreCall | None:
         """The call that has the store keep an entry until then; None: one of its tags was invalidated on the way.
 
@@ -885,7 +882,6 @@ class Runtime:
         deleted.
         """
         assert self.line is not None
-        owner, key, entry = effect.owner, effect.key, effect.entry
         value = self._bytes_for(entry.answer, live) if self.keeps_bytes else entry.answer.unwrap()
         if expires_at is None or (self.keeps_bytes and value is None):
             return self.line.order(Change("delete", owner, key))
@@ -967,19 +963,24 @@ class Runtime:
             if len(self._remembered) > MOST_FAILURES:
                 self._commit(commands.Forget(*self._remembered.popleft()))
         if effect.write and self.line is not None:
-            failed, offset, live = effect.failed, self.time.epoch_offset, self.lives[effect.flight_id]
-            if self.keeps_bytes and (live.encoded is None or live.claim is None):
-                return
-            stored = StoredEntry(
-                effect.owner,
-                effect.key,
-                live.encoded if self.keeps_bytes else failed.answer.failure(),
-                is_failure=True,
-                created_at=failed.failed_at + offset,
-                ttl_s=failed.serve_until - failed.failed_at,
-                expires_at=failed.serve_until + offset,
-            )
-            live.store_call = self._kept(stored, live)
+            live = self.lives[effect.flight_id]
+            live.store_call = self._failure_written(effect.owner, effect.key, effect.failed, live)
+
+    def _failure_written(self, owner: Owner, key: str, failed: Failed[Answer], live: LiveFlight) -> StoreCall | None:
+        """The call that has the store keep a failure; None: there are no bytes of it, or no claim."""
+        if self.keeps_bytes and (live.encoded is None or live.claim is None):
+            return None
+        offset = self.time.epoch_offset
+        stored = StoredEntry(
+            owner,
+            key,
+            live.encoded if self.keeps_bytes else failed.answer.failure(),
+            is_failure=True,
+            created_at=failed.failed_at + offset,
+            ttl_s=failed.serve_until - failed.failed_at,
+            expires_at=failed.serve_until + offset,
+        )
+        return self._kept(stored, live)
 
     def _commit_report(self, effect: effects.ReportFailure[Answer]) -> None:
         if effect.notify:

@@ -225,11 +225,15 @@ def test_what_came_into_memory_meanwhile_gives_way_to_it() -> None:
     )
 
 
-def test_its_failure_is_told_and_not_remembered() -> None:
+@pytest.mark.parametrize("found_nothing", [True, False])
+def test_its_failure_is_told_and_remembered_by_the_store_alone(found_nothing: bool) -> None:
+    """And not even there where it might hide a value."""
+    persist = (Persist(1, GLOBAL_OWNER, "feed", failed("down", NOW)),)
     expect(
-        state(flight(1, spans_gap=True, store_failures=True)),
+        state(flight(1, spans_gap=True, store_failures=True, found_nothing=found_nothing)),
         FetchFailed(1, "down", NOW),
         state(),
+        *(persist if found_nothing else ()),
         ReportFailure(GLOBAL_OWNER, "feed", "down", notify=True),
         Settle(1, GLOBAL_OWNER, "feed", "down"),
     )

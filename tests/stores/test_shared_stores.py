@@ -204,6 +204,7 @@ def test_an_older_version_comes_back_through_its_migration(new: Callable[..., As
 def test_a_value_without_bytes_is_answered_and_takes_the_stored_one_away(new: Callable[..., Asker]) -> None:
     heard = Heard()
     one = new(logger=heard)
+    one.listens()
     one.get("k", Success("old"), ttl=0)
     value = object()
     assert one.get("k", Success(value)) == Success(value)
@@ -436,9 +437,10 @@ def test_watchers_hear_of_what_other_processes_change(both: tuple[SyncCache, Syn
 
 
 def test_rd2_when_the_connection_is_lost_the_memory_is_forgotten(server: Server) -> None:
-    with SyncCache(store=RedisStore(server.url, memory_cap=0.1, ping_interval=0.3)) as cache:
+    store = RedisStore(server.url, memory_cap=0.1, ping_interval=0.3)
+    with SyncCache(store=store) as cache:
         cache.get("k", lambda: Success(1))
-        time.sleep(0.2)
+        until(lambda: store._bus.is_subscribed)
         cache.get("k", lambda: Success(1), ttl=60)
         assert cache.peek("k") == Success(1)
         server.kill()

@@ -36,7 +36,7 @@ class Clocks:
 def main(where: str, monotonic: float, ahead: float) -> None:
     clocks = Clocks(monotonic, ahead)
     clocks.set()
-    from returns.result import Success  # noqa: PLC0415 (the clocks must be set first)
+    from returns.result import Failure, Success  # noqa: PLC0415 (the clocks must be set first)
 
     from cachemesh import SyncCache  # noqa: PLC0415 (as above)
     from cachemesh.stores.redis import RedisStore  # noqa: PLC0415 (as above)
@@ -44,6 +44,10 @@ def main(where: str, monotonic: float, ahead: float) -> None:
 
     store: Any = RedisStore(where) if where.startswith("redis://") else SqliteStore(where)
     with SyncCache(store=store) as cache:
+        if isinstance(store, RedisStore):  # It has then forgotten what it knew before it heard of others.
+            cache.get("first", lambda: Failure("asked"))
+            while not store._bus.is_subscribed:
+                time.sleep(0.01)
         for line in sys.stdin:
             step, *arguments = json.loads(line)
             if step == "wait":
