@@ -171,8 +171,9 @@ def entries_of(told: Replay, key: str | None) -> Iterable[dict[str, Any]]:
 
 
 def as_ascii(found: object) -> str:
-    """JSON that a terminal can do nothing with but show."""
-    return json.dumps(msgspec.to_builtins(found), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+    """JSON that a terminal can do nothing with but show. Numbers that JSON has not are null."""
+    plain = msgspec.json.decode(msgspec.json.encode(found))
+    return json.dumps(plain, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def shown(text: str, widest: int = WIDEST) -> str:
