@@ -19,6 +19,7 @@ from cachemesh.shell import recording
 from cachemesh.shell.recording import Beginning, CommandLog, Lost, Noted
 from cachemesh.simulation import NoCommandLogError, Recorder, replay
 from cachemesh.simulation.log_lines import Names, decoded, encoded
+from cachemesh.simulation.log_reader import LogReader
 from cachemesh.testing.loop import run
 
 if TYPE_CHECKING:
@@ -159,6 +160,27 @@ def test_all_files_of_a_log_are_read_in_their_order(tmp_path: Path) -> None:
     told = replay(tmp_path / "log")
     assert (told.totals.asks, told.totals.fetched, told.totals.hit) == (400, 50, 350)
     assert (told.is_whole, told.differences) == (True, 0)
+
+
+def test_a_copy_of_an_older_file_is_read_once(tmp_path: Path) -> None:
+    with SyncCache(recorder=Recorder(tmp_path / "log", max_bytes=4_096)) as cache:
+        for number in range(50):
+            cache.get(f"key {number}", lambda: Success(1))
+    (tmp_path / "log.20260131").write_bytes((tmp_path / "log.1").read_bytes())
+    told = replay(tmp_path / "log")
+    assert (told.totals.asks, told.missing, told.is_whole, told.differences) == (50, 0, True, 0)
+
+
+def test_a_log_that_is_rotated_while_it_is_read_says_so(tmp_path: Path) -> None:
+    """Its files have other names by then, and would be read twice or not at all."""
+    with SyncCache(recorder=Recorder(tmp_path / "log", max_bytes=4_096)) as cache:
+        for number in range(50):
+            cache.get(f"key {number}", lambda: Success(1))
+    reader = LogReader(tmp_path / "log")
+    assert len(list(reader)) > 50
+    (tmp_path / "log").replace(tmp_path / "log.1")
+    with pytest.raises(NoCommandLogError, match="was rotated while it was read"):
+        list(reader)
 
 
 def test_an_older_log_under_the_name_is_kept_apart(tmp_path: Path) -> None:
