@@ -357,6 +357,29 @@ def test_a_recorder_records_one_cache(tmp_path: Path) -> None:
         SyncCache(recorder=recorder)
 
 
+class HastyRecorder:
+    """One of a user's own, that cannot be closed."""
+
+    def begin(self, log: CommandLog) -> None:
+        self.log = log
+
+    def close(self) -> None:
+        raise CanaryError
+
+
+def test_a_recorder_that_raises_when_it_is_closed_is_told_to_the_logger() -> None:
+    logger = Errors()
+    with SyncCache(recorder=HastyRecorder(), logger=logger) as cache:
+        assert cache.get("k", lambda: Success(1)) == Success(1)
+
+    async def main() -> None:
+        async with Cache(recorder=HastyRecorder(), logger=logger):
+            pass
+
+    run(main())
+    assert [(key, type(error)) for key, error in logger.seen] == [("recorder", CanaryError)] * 2
+
+
 @pytest.mark.parametrize(("option", "value"), [("max_bytes", 100), ("keep", -1)])
 def test_bounds_that_make_no_sense_are_refused(tmp_path: Path, option: str, value: int) -> None:
     given: dict[str, Any] = {option: value}
