@@ -38,6 +38,7 @@ from cachemesh.shell.recording import Ended, Follows, Kept, Noted
 from cachemesh.shell.tables import LiveState
 from cachemesh.simulation.callers import Callers, Tally
 from cachemesh.simulation.log_replay import Fold, Replay, with_expected, without_keys
+from cachemesh.simulation.orders import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -283,7 +284,7 @@ class Model:
         self._attempts = attempts
         self._what_if = what_if
         self._capacity = capacity
-        self._order = S3Fifo(capacity)
+        self._order = S3Fifo(capacity, fingerprint)
         self._began_at = began_at
         self._due: list[tuple[float, int, commands.Command[Any]]] = []
         self._number = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -143,6 +145,26 @@ def test_a_modelled_memory_of_one_entry_evicts(tmp_path: Path) -> None:
             cache.get(f"k{number % 4}", lambda: Success(1))
     assert replay(tmp_path / "log", WhatIf(capacity=4)).totals.evictions == 0
     assert replay(tmp_path / "log", WhatIf(capacity=1)).totals.evictions > 30
+
+
+def test_a_model_evicts_the_same_in_another_process(tmp_path: Path) -> None:
+    """Hashes of strings differ from one process to the next, and ghosts are known by a hash."""
+    with SyncCache(recorder=Recorder(tmp_path / "log", clear_keys=True), clock=VirtualClock()) as cache:
+        chance = random.Random(3)
+        for _ in range(1_000):
+            cache.get(f"k{min(chance.randrange(60), chance.randrange(60))}", lambda: Success(1))
+    program = "import sys; from cachemesh.simulation import *; print(replay(sys.argv[1], WhatIf(capacity=12)).totals)"
+    seen = {
+        subprocess.run(  # noqa: S603 (our own program)
+            [sys.executable, "-c", program, str(tmp_path / "log")],
+            env={**os.environ, "PYTHONHASHSEED": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "2", "3")
+    }
+    assert seen == {f"{replay(tmp_path / 'log', WhatIf(capacity=12)).totals}\n"}
 
 
 def test_a_torn_last_line_is_fine_and_an_unreadable_one_is_counted(log: Path) -> None:
