@@ -359,7 +359,7 @@ class Cache(Face):
                 live.driver.cancel(live)
         await self._here().finish()
         if self._recorder is not None:
-            await asyncio.to_thread(self._recorder.close)
+            await asyncio.to_thread(self._runtime.close_recorder, self._recorder)
 
     async def __aenter__(self) -> Self:
         """Whoever the token keeper has a token of is the active user from now on, where it can tell."""

@@ -187,6 +187,13 @@ class Runtime:
         recorder.begin(log)
         return log
 
+    def close_recorder(self, recorder: CommandRecorder) -> None:
+        """Let `recorder` write what has come. What it raises costs nothing but the log."""
+        try:
+            recorder.close()
+        except Exception as error:  # noqa: BLE001 (it may be a user's own)
+            self.tell_error("recorder", error)
+
     # Asking
 
     def hit(self, command: commands.Get) -> Answer | None:

@@ -324,7 +324,7 @@ class SyncCache(Face):
                 self._domain.release(live)
             self._domain.finish()
             if self._recorder is not None:
-                self._recorder.close()
+                self._runtime.close_recorder(self._recorder)
 
     def __enter__(self) -> Self:
         """Whoever the token keeper has a token of is the active user from now on, where it can tell."""

@@ -35,7 +35,7 @@ class LogReader:
         self.unreadable = 0
         self.is_torn = False
         newest = header_at(self.path)
-        files = [(newest, self.path)]
+        files = {newest.segment: (newest, self.path)}
         for found in self.path.parent.iterdir():
             if re.fullmatch(re.escape(self.path.name) + r"\.[0-9]+", found.name) and found.is_file():
                 try:
@@ -43,8 +43,8 @@ class LogReader:
                 except NoCommandLogError:
                     continue  # Of somebody else's, by its name.
                 if header.log == newest.log:
-                    files.append((header, found))
-        self._files = sorted(files, key=lambda each: each[0].segment)
+                    files.setdefault(header.segment, (header, found))  # It may be a copy.
+        self._files = [files[segment] for segment in sorted(files)]
         self.header = self._files[0][0]
         self.missing = newest.segment + 1 - len(self._files)
 
@@ -55,12 +55,14 @@ class LogReader:
 
     def __iter__(self) -> Iterator[Line]:
         self.unreadable, self.is_torn = 0, False
-        for _, path in self._files:
-            yield from self._lines_of(path)
+        for header, path in self._files:
+            yield from self._lines_of(path, header)
 
-    def _lines_of(self, path: Path) -> Iterator[Line]:
+    def _lines_of(self, path: Path, header: Header) -> Iterator[Line]:
         with path.open("rb") as file:
-            file.readline(LONGEST_LINE)
+            if header_in(file.readline(LONGEST_LINE)) != header:
+                msg = "was rotated while it was read: read it again"
+                raise NoCommandLogError(msg)
             while line := file.readline(LONGEST_LINE):
                 is_whole = line.endswith(b"\n")
                 try:
@@ -80,7 +82,11 @@ def header_at(path: Path) -> Header:
         msg = "is a folder, not a command log"
         raise NoCommandLogError(msg)
     with path.open("rb") as file:
-        line = file.readline(LONGEST_LINE)
+        return header_in(file.readline(LONGEST_LINE))
+
+
+def header_in(line: bytes) -> Header:
+    """The same, of its first line."""
     if not line:
         msg = "is empty"
         raise NoCommandLogError(msg)

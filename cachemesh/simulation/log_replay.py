@@ -29,7 +29,7 @@ class Replay(Struct, frozen=True):
     `state`: at the end, or at the instant that was asked for; what closing the
     cache dropped is still there. `answers`: in the order of the asks.
     `began_at`: the first instant, on the cache's clock; `lasted_s`: seconds from
-    it to the last one that was looked at. `unreadable`, `lost`, `missing`: lines
+    it to the last one, or to the one that was asked for. `unreadable`, `lost`, `missing`: lines
     that are no lines, lines that the recorder left out, files that were rotated
     away. Where there is any, the log is not whole: then `unknown` asks were
     about something of which the log has lost the beginning. Of those that were
@@ -74,8 +74,7 @@ def replay(log: str | os.PathLike[str], configuration: WhatIf | None = None, *, 
         return modelled(reader, configuration, at=at)
     fold = Fold(reader)
     for line in reader:
-        instant = instant_of(line)
-        if at is not None and fold.began_at is not None and instant is not None and instant > fold.began_at + at:
+        if fold.is_past(line, at):
             break
         fold.step(line)
     return fold.result()
@@ -101,6 +100,14 @@ class Fold:
         self.lost = self.unknown = self.differences = 0
         self.is_closed = False
         self._follows: dict[int, int] = {}
+
+    def is_past(self, line: object, at: float | None) -> bool:
+        """Whether `line` is of after `at`, in seconds since the log began: then that is what time it is."""
+        instant = instant_of(line)
+        if at is None or self.began_at is None or instant is None or instant <= self.began_at + at:
+            return False
+        self.now = max(self.now, self.began_at + at)
+        return True
 
     def step(self, line: object) -> Effects[Any]:
         """Take one line in: the effects of its command."""

@@ -6,10 +6,12 @@ A thread of its own does all of the work; a cache hands lines over and goes on.
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import secrets
 import threading
 import weakref
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from queue import Empty
@@ -20,7 +22,13 @@ import msgspec
 from cachemesh.shell.recording import Lost
 from cachemesh.simulation.log_lines import VERSION, Header, Names, encoded
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import BinaryIO, Self
 
@@ -46,8 +54,11 @@ class Recorder:
     out a key by guessing. Ids of users are hashed always. Values and errors are
     never written, only the names of their types. A file grows to `max_bytes`;
     then it becomes `path.1`, what was `path.1` becomes `path.2`, and so on;
-    `keep` older ones stay. What was under these names before goes the same way.
-    Files are for their owner's eyes only (mode 600).
+    `keep` older ones stay. What was under these names before goes the same way,
+    if it is a file; anything else is left alone, and nothing is recorded. Files
+    are for their owner's eyes only (mode 600). A second recorder on the same
+    path, in this process or in another one, records nothing while the first one
+    does: give each process a path of its own.
 
     With a recorder no hit is a plain one: each goes by the lock and the
     reducer, which costs some microseconds. A disk that fails costs no answer:
@@ -83,7 +94,7 @@ class Recorder:
             msg = "keep is a number of files"
             raise ValueError(msg)
         self._names = Names(secrets.token_bytes(32), clear_keys=clear_keys)
-        self._files = Segments(Path(path), max_bytes, keep, "clear" if clear_keys else "hashed")
+        self._files = Segments(Path(path).absolute(), max_bytes, keep, "clear" if clear_keys else "hashed")
         self._writer: Writer | None = None
 
     def __repr__(self) -> str:
@@ -154,6 +165,7 @@ class Writer:
     def stop_here(self) -> None:
         """Record nothing: in a process that was forked there is no such thread."""
         self._log.is_over = True
+        self._files.leave()
 
     def _run(self) -> None:
         is_ending = False
@@ -267,9 +279,21 @@ class Segments:
                 file, self._file = self._file, None
                 file.close()
 
+    def leave(self) -> None:
+        """Let go of the file, in a child of the process that writes it: it would keep the claim."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
     def _open(self) -> None:
         self._rotate()
-        self._file = open(self._path, "xb", buffering=0, opener=_for_the_owner)  # noqa: SIM115 (it stays open; Path.open has no opener)
+        file = open(self._path, "xb", buffering=0, opener=_for_the_owner)  # noqa: SIM115 (it stays open; Path.open has no opener)
+        try:
+            claim(file, self._path)
+        except OSError:
+            file.close()
+            raise
+        self._file = file
         line = msgspec.json.encode(self._header) + b"\n"
         self._size = len(line)
         self._buffer += line
@@ -277,10 +301,46 @@ class Segments:
 
     def _rotate(self) -> None:
         names = [self._path, *(older(self._path, number) for number in range(1, self._keep + 1))]
-        for newer, old in reversed(list(pairwise(names))):
-            if newer.exists():
-                newer.replace(old)
-        self._path.unlink(missing_ok=True)
+        for name in names:
+            if name.exists() and not name.is_file():
+                raise FileExistsError(errno.EEXIST, "Is no file, and is left alone", str(name))
+        with unclaimed(self._path):
+            for newer, old in reversed(list(pairwise(names))):
+                if newer.exists():
+                    newer.replace(old)
+            self._path.unlink(missing_ok=True)
+
+
+def claim(file: BinaryIO, path: Path) -> None:
+    """Keep other recorders from rotating `file` away from `path`. BlockingIOError where one is about to.
+
+    The system lets go of the claim when the file is closed, or its process dies.
+    A file system without locks has no claims.
+    """
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_there = os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_there = False
+    except OSError:  # The file system has no locks.
+        return
+    if not is_there:
+        raise BlockingIOError(errno.EAGAIN, "Another recorder writes this log", str(path))
+
+
+@contextmanager
+def unclaimed(path: Path) -> Iterator[None]:
+    """For as long as this lasts, nobody can claim the file at `path`. BlockingIOError where somebody has."""
+    try:
+        file = path.open("rb")
+    except (FileNotFoundError, PermissionError):  # Of another user's file nothing can be said.
+        yield
+        return
+    with file:
+        claim(file, path)
+        yield
 
 
 def older(path: Path, number: int) -> Path:

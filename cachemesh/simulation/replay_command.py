@@ -63,8 +63,8 @@ def replay(  # noqa: PLR0913 (the options of the command)
         changes = None if what_if is None else WhatIf.parse(what_if)
         stop = None if at is None else seconds_of(at, log)
         told = log_replay.replay(log, at=stop)
-        modelled = None if changes is None else log_replay.replay(log, NO_CHANGE, at=stop)
-        other = None if changes is None else log_replay.replay(log, changes, at=stop)
+        modelled = None if changes is None else log_replay.replay(log, NO_CHANGE, at=stop).totals
+        other = None if changes is None else log_replay.replay(log, changes, at=stop).totals
     except NoCommandLogError as error:
         raise wrong(log, str(error)) from None
     except OSError as error:
@@ -116,7 +116,7 @@ def _instant(line: object) -> float | None:
     return now if isinstance(now, float) else None
 
 
-def document(told: Replay, modelled: Replay | None, other: Replay | None, key: str | None) -> dict[str, Any]:
+def document(told: Replay, modelled: Totals | None, other: Totals | None, key: str | None) -> dict[str, Any]:
     """All of it, for JSON."""
     chosen = [each for each in told.answers if key is None or each.key == key]
     found: dict[str, Any] = {
@@ -138,7 +138,7 @@ def document(told: Replay, modelled: Replay | None, other: Replay | None, key: s
         "answers_left_out": max(0, len(chosen) - MOST_JSON_ANSWERS),
     }
     if modelled is not None and other is not None:
-        found["modelled"], found["what_if"] = totals_of(modelled.totals), totals_of(other.totals)
+        found["modelled"], found["what_if"] = totals_of(modelled), totals_of(other)
     return found
 
 
@@ -171,8 +171,9 @@ def entries_of(told: Replay, key: str | None) -> Iterable[dict[str, Any]]:
 
 
 def as_ascii(found: object) -> str:
-    """JSON that a terminal can do nothing with but show."""
-    return json.dumps(msgspec.to_builtins(found), ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
+    """JSON that a terminal can do nothing with but show. Numbers that JSON has not are null."""
+    plain = msgspec.json.decode(msgspec.json.encode(found))
+    return json.dumps(plain, ensure_ascii=True, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def shown(text: str, widest: int = WIDEST) -> str:
@@ -190,7 +191,7 @@ def _escape(found: re.Match[str]) -> str:
     return char if (char.isprintable() and char.isalnum()) or char == "…" else ascii(char)[1:-1]
 
 
-def _print(told: Replay, modelled: Replay | None, other: Replay | None, key: str | None, limit: int) -> None:
+def _print(told: Replay, modelled: Totals | None, other: Totals | None, key: str | None, limit: int) -> None:
     width = None if sys.stdout.isatty() else WIDTH
     console = Console(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width)
     for line in remarks(told):
@@ -252,8 +253,8 @@ def remarks(told: Replay) -> Iterable[str]:
         yield f"{told.differences} asks were answered otherwise than the log says: another version wrote it."
 
 
-def _totals_table(told: Replay, modelled: Replay | None, other: Replay | None) -> Table:
-    columns = [told.totals, *(each.totals for each in (modelled, other) if each is not None)]
+def _totals_table(told: Replay, modelled: Totals | None, other: Totals | None) -> Table:
+    columns = [told.totals, *(each for each in (modelled, other) if each is not None)]
     table = Table("", *("recorded", "modelled", "what if")[: len(columns)])
     for name in columns[0].__struct_fields__:
         table.add_row(name, *(str(getattr(each, name)) for each in columns))

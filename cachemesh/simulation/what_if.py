@@ -21,7 +21,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from heapq import heappop, heappush
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -37,7 +37,8 @@ from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.recording import Ended, Follows, Kept, Noted
 from cachemesh.shell.tables import LiveState
 from cachemesh.simulation.callers import Callers, Tally
-from cachemesh.simulation.log_replay import Fold, Replay, instant_of, with_expected, without_keys
+from cachemesh.simulation.log_replay import Fold, Replay, with_expected, without_keys
+from cachemesh.simulation.orders import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -238,10 +239,11 @@ def modelled(reader: LogReader, what_if: WhatIf, *, at: float | None = None) -> 
     fold, watch = Fold(reader), AttemptWatch()
     kept: list[tuple[float, Noted]] = []
     follows: set[int] = set()
+    recorded: Replay | None = None
+    until = inf
     for line in reader:
-        instant = instant_of(line)
-        if at is not None and fold.began_at is not None and instant is not None and instant > fold.began_at + at:
-            break
+        if recorded is None and fold.is_past(line, at):  # What follows says how long fetches take, and how they end.
+            recorded, until = fold.result(), fold.now
         if isinstance(line, Follows):
             follows.add(line.ask)
         ordered = fold.step(line)
@@ -250,15 +252,15 @@ def modelled(reader: LogReader, what_if: WhatIf, *, at: float | None = None) -> 
         if isinstance(line, Noted):
             watch.see(line.command, ordered, fold.now)
             is_again = isinstance(line.command, Get | Refresh) and line.command.flight_id in follows
-            if not is_again and not isinstance(line.command, MODELLED):
+            if recorded is None and not is_again and not isinstance(line.command, MODELLED):
                 kept.append((fold.now, line))
-    recorded = fold.result()
+    recorded = fold.result() if recorded is None else recorded
     capacity = reader.header.max_entries if what_if.capacity is None else what_if.capacity
     model = Model(Attempts(watch.found), what_if, capacity, recorded.began_at)
     for now, line in kept:
         model.run_until(now)
         model.take(line, now)
-    model.run_until(float("inf"))
+    model.run_until(until)
     answers = tuple(caller.answered for caller in model.callers.all)
     return replace(
         recorded,
@@ -282,7 +284,7 @@ class Model:
         self._attempts = attempts
         self._what_if = what_if
         self._capacity = capacity
-        self._order = S3Fifo(capacity)
+        self._order = S3Fifo(capacity, fingerprint)
         self._began_at = began_at
         self._due: list[tuple[float, int, commands.Command[Any]]] = []
         self._number = 0

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from returns.result import Result, Success
 
+from cachemesh.shell.provenance import Served
 from cachemesh.testing.scripted_origin import ScriptedOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cachemesh.shell.provenance import Served
     from cachemesh.testing.scripted_origin import Asked, Seen
 
 
@@ -39,11 +39,13 @@ def assert_one_flight(origin: ScriptedOrigin[Any, Any], key: str | None = None, 
         if len(asked) != times:
             msg = f"{each!r}: {_counted(times)} expected, and {len(asked)} came{_listed(asked)}"
             raise AssertionError(msg)
-    assert_never_two_at_once(origin, key)
+    _check_at_once(origin, key)
 
 
 def assert_never_two_at_once(origin: ScriptedOrigin[Any, Any], key: str | None = None) -> None:
     """No two requests for the same key (`key`, or any) were ever under way at one time.
+
+    So that it cannot pass by a slip of the pen, it fails where nobody asked for `key`.
 
     >>> origin = ScriptedOrigin(lambda asked: origin.sync_fetcher("feed")() if asked.number == 1 else Success(2))
     >>> origin.sync_fetcher("feed")()
@@ -55,6 +57,14 @@ def assert_never_two_at_once(origin: ScriptedOrigin[Any, Any], key: str | None =
       #1 at 0.0 s
       #2 at 0.0 s
     """
+    __tracebackhide__ = True
+    if key is not None and not origin.times(key):
+        msg = f"the origin was not asked for {key!r}"
+        raise AssertionError(msg)
+    _check_at_once(origin, key)
+
+
+def _check_at_once(origin: ScriptedOrigin[Any, Any], key: str | None) -> None:
     __tracebackhide__ = True
     for each in {asked.key: None for asked in origin.asked}:
         most = origin.most_at_once(each)
@@ -70,7 +80,8 @@ def assert_never_stale_beyond(seconds: float, seen: ScriptedOrigin[Any, Any] | I
     `seen`: an origin whose `seen` has noted what callers were given (a value
     is as old as the last request that brought one equal to it, so let them
     differ), or what `get_served` has answered. Failures are of no age. So that
-    it cannot pass for want of anything seen, it fails where no value was.
+    it cannot pass for want of anything seen, it fails where no value was; and
+    where the origin was given no clock, and its own one has not been moved.
 
     >>> from cachemesh import SyncCache
     >>> from cachemesh.testing import VirtualClock
@@ -88,9 +99,15 @@ def assert_never_stale_beyond(seconds: float, seen: ScriptedOrigin[Any, Any] | I
       at 50.0 s: 'feed #1', answered at 0.0 s by request #1 for 'feed'
     """
     __tracebackhide__ = True
+    if not seconds >= 0:
+        msg = f"an age is a number of seconds from 0 on, not {seconds}"
+        raise ValueError(msg)
     ages = list(_ages_at(seen) if isinstance(seen, ScriptedOrigin) else _ages_of(seen))
     if not ages:
         msg = "no caller was given a value, so nothing can be said of its age"
+        raise AssertionError(msg)
+    if isinstance(seen, ScriptedOrigin) and not seen.knows_time:
+        msg = "no time has passed for the origin: give it the clock of the cache, as in ScriptedOrigin(clock=clock)"
         raise AssertionError(msg)
     too_old = [(age_s, told) for age_s, told in ages if age_s > seconds]
     if too_old:
@@ -124,6 +141,9 @@ def _ages_of(seen: Iterable[Any]) -> Iterable[tuple[float, str]]:
             served: Served[Any] = each.unwrap()
         else:
             served = each
+        if not isinstance(served, Served):
+            msg = f"only what get_served answers tells its age, not {type(served).__name__}"
+            raise TypeError(msg)
         yield served.age, repr(served)
 
 

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from msgspec import Struct
 
-from cachemesh.testing.store_around import Fault, FaultLike, StoreAround, StoreAsked, operations_of
+from cachemesh.testing.store_around import (
+    Fault,
+    FaultLike,
+    StoreAround,
+    StoreAsked,
+    checked,
+    operations_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -103,6 +110,10 @@ class FlakyStore(StoreAround):
         return f"FlakyStore({self.inner!r}, asked {len(self.asked)} times)"
 
     def _say(self, fault: FaultLike, operations: tuple[str, ...], key: str | None, times: int | None) -> None:
+        checked(fault)
+        if times is not None and times < 0:
+            msg = f"times is a number from 0 on, or None, not {times}"
+            raise ValueError(msg)
         rule = _Rule(fault, operations_of(operations), key, times)
         with self._lock:
             self._rules.append(rule)

@@ -9,6 +9,7 @@ it, so a run of fifty steps takes milliseconds.
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
@@ -106,11 +107,20 @@ def policy_machine(  # noqa: PLR0913 (all but the policy by keyword)
     ...
     AssertionError: never_two_minutes_old does not hold: ...
     """
+    checked: tuple[Any, ...] = tuple(invariants)
+    for invariant in checked:
+        if not callable(invariant) or iscoroutinefunction(invariant):
+            msg = f"an invariant is a function of what was seen (no coroutine function), not {invariant!r}"
+            raise TypeError(msg)
+    for name, seconds in (("ttl_s", ttl_s), ("max_age_s", max_age_s)):
+        if seconds is not None and not seconds >= 0:
+            msg = f"{name} is a number of seconds from 0 on, or None, not {seconds}"
+            raise ValueError(msg)
     named: dict[str, Any] = {
         "__module__": __name__,
         "__doc__": f"What may happen under the policy {policy.name}.",
         "policy": policy,
-        "checked": tuple(invariants),
+        "checked": checked,
         "ttl_s": ttl_s,
         "lifespan": lifespan,
         "max_age_s": longest_age_s(policy, ttl_s, lifespan) if max_age_s is None else max_age_s,

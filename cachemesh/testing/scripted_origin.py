@@ -106,15 +106,17 @@ class ScriptedOrigin(Generic[T, E]):
     def __init__(
         self, *script: Outcome[T, E], clock: Callable[[], float] | None = None, takes: Takes = 0.0, held: bool = False
     ) -> None:
-        self.clock: Callable[[], float] = VirtualClock() if clock is None else clock
+        self._own_clock = VirtualClock()
+        self.clock: Callable[[], float] = self._own_clock if clock is None else clock
         self.takes = takes
-        self._script: Sequence[Outcome[T, E]] = script
+        self._script: Sequence[Outcome[T, E]] = checked(script)
         self._scripts: dict[str, Sequence[Outcome[T, E]]] = {}
         self._said: dict[str, int] = {}
         self._down: Outcome[T, E] | None = None
         self._gate = Gate()
         self._gates: dict[str, Gate] = {}
         self._asked: list[Asked] = []
+        self._times: dict[str, int] = {}
         self._answered: list[Answered] = []
         self._seen: list[Seen] = []
         self._at_once: dict[str, int] = {}
@@ -172,6 +174,7 @@ class ScriptedOrigin(Generic[T, E]):
         >>> origin.sync_fetcher("me")(), origin.sync_fetcher("feed")()
         (<Success: mine>, <Success: feed #1>)
         """
+        checked(script)
         with self._changed:
             if key is None:
                 self._script = script
@@ -192,8 +195,9 @@ class ScriptedOrigin(Generic[T, E]):
 
     def go_down(self, answer: Outcome[T, E] | None = None) -> None:
         """Answer all that comes from now on with `answer`; by default `Failure(OriginDown())`."""
-        down: Any = DOWN
-        self._down = down if answer is None else answer
+        down: Any = DOWN if answer is None else answer
+        checked((down,))
+        self._down = down
 
     def come_back(self) -> None:
         """Go by the script again, where it was left."""
@@ -230,7 +234,7 @@ class ScriptedOrigin(Generic[T, E]):
 
     def times(self, key: str | None = None) -> int:
         """How often it was asked for `key`; None is for anything."""
-        return sum(key is None or asked.key == key for asked in self.asked)
+        return len(self._asked) if key is None else self._times.get(key, 0)
 
     def under_way(self, key: str | None = None) -> int:
         """How many requests have come and are not over."""
@@ -264,6 +268,11 @@ class ScriptedOrigin(Generic[T, E]):
         return answer
 
     @property
+    def knows_time(self) -> bool:
+        """Whether it has been given a clock, or its own one has been moved."""
+        return self.clock is not self._own_clock or self._own_clock() > 0.0
+
+    @property
     def seen_so_far(self) -> tuple[Seen, ...]:
         """What `seen` has noted."""
         return tuple(self._seen)
@@ -275,7 +284,8 @@ class ScriptedOrigin(Generic[T, E]):
     def _enter(self, key: str, arguments: tuple[Any, ...]) -> tuple[Asked, Outcome[T, E]]:
         now = self.clock()
         with self._changed:
-            asked = Asked(key, self.times(key) + 1, now, arguments)
+            number = self._times[key] = self.times(key) + 1
+            asked = Asked(key, number, now, arguments)
             self._asked.append(asked)
             self._at_once[key] = self._at_once.get(key, 0) + 1
             self._most[key] = max(self._most.get(key, 0), self._at_once[key])
@@ -311,6 +321,15 @@ class ScriptedOrigin(Generic[T, E]):
 
     def _gate_of(self, key: str | None) -> Gate:
         return self._gate if key is None else self._gates.setdefault(key, Gate())
+
+
+def checked(script: Sequence[Outcome[T, E]]) -> Sequence[Outcome[T, E]]:
+    """`script`, if it is one. TypeError."""
+    for outcome in script:
+        if isinstance(outcome, type) or not (isinstance(outcome, Result | BaseException) or callable(outcome)):
+            msg = f"an outcome is a Result, an exception or a function of what was asked, not {outcome!r}"
+            raise TypeError(msg)
+    return script
 
 
 def _numbered(asked: Asked) -> Result[str, Any]:

@@ -10,6 +10,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from enum import StrEnum
 from functools import cache
+from math import inf
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
@@ -243,6 +244,19 @@ def operations_of(named: Iterable[str]) -> frozenset[str]:
             raise ValueError(msg)
         found |= GROUPS.get(name, {name})
     return found or OPERATIONS
+
+
+def checked(fault: FaultLike) -> FaultLike:
+    """`fault`, if it is one. TypeError, ValueError."""
+    if isinstance(fault, Fault | BaseException):
+        return fault
+    if not isinstance(fault, int | float):
+        msg = f"a fault is one of Fault, an exception, or a number of seconds, not {fault!r}"
+        raise TypeError(msg)
+    if not 0 <= fault < inf:
+        msg = f"a call takes a finite number of seconds from 0 on, not {fault}"
+        raise ValueError(msg)
+    return fault
 
 
 def _lost_reply(operation: str) -> StoreFault:

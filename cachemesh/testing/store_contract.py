@@ -89,6 +89,9 @@ HOSTILE_TEXTS: Final = (
 )
 """Keys and user ids that are all different, and that a careless store takes for each other."""
 
+LONGEST_TAG: Final = 100
+"""Of the texts above, those that are as long as tags may get in the tests."""
+
 OWNERS: Final[tuple[Owner, ...]] = (
     GLOBAL_OWNER,
     SESSION_OWNER,
@@ -255,6 +258,27 @@ class StoreContract:
 
         self.run(act)
 
+    def test_what_belongs_to_a_value_travels_with_it(self) -> None:
+        """Without its tags no order reaches it any more, without its windows it is served for too long."""
+
+        async def act(store: Store) -> None:
+            tags = ("b", "a", *(text for text in self.texts if len(text) <= LONGEST_TAG and text not in {"a", "b"}))
+            full = replace(
+                an_entry(),
+                serve_stale_s=0.1,
+                stale_if_error_s=0.0,
+                ageing_at=1_767_225_630.123456,
+                tags=tags,
+                validator='"etag"',
+            )
+            plain = an_entry(value="plain")
+            others = (replace(plain, stale_if_error_s=1e9), replace(plain, serve_stale_s=0.0, tags=("a,b", "c")))
+            for entry in (full, plain, *others, full):
+                await store.write(entry)
+                assert await store.read(GLOBAL_OWNER, "k") == entry
+
+        self.run(act)
+
     def test_the_expiry_is_kept_and_not_reckoned_anew(self) -> None:
         async def act(store: Store) -> None:
             entry = StoredEntry(GLOBAL_OWNER, "k", 1, is_failure=False, created_at=0.1, ttl_s=0.2, expires_at=0.3)
@@ -403,6 +427,7 @@ class StoreContract:
         async def act(store: Store) -> None:
             await store.write(an_entry())
             keys = await store.keys(GLOBAL_OWNER)
+            await store.write(an_entry(key="other"))
             await store.clear()
             assert list(keys) == ["k"]
 
@@ -415,9 +440,11 @@ class StoreContract:
             entries = [
                 an_entry(owner=owner, key=f"k{number}", value=number) for owner in OWNERS for number in range(50)
             ]
+            entries += [an_entry(key=f"k{number}", value=number) for number in range(50, 150)]
             await asyncio.gather(*(store.write(entry) for entry in entries))
             found = await asyncio.gather(*(store.read(entry.owner, entry.key) for entry in entries))
             assert found == entries
+            assert len(await store.keys(GLOBAL_OWNER)) == 150  # noqa: PLR2004 (as many as were written)
 
         self.run(act)
 

@@ -10,6 +10,9 @@ import os
 import subprocess
 import sys
 import time
+from typing import Any
+
+import pytest
 
 from cachemesh.simulation.fleet import HEALTHY, Faults, Step, assert_sound, run_fleet, shrunk
 from cachemesh.simulation.fleet.schedule import drawn
@@ -100,3 +103,27 @@ def test_fleet_what_has_died_or_is_cut_off_is_there_again_at_the_end() -> None:
     report = run_fleet(5, nodes=3, faults=Faults(lost=0.0, origin_fails=0.0), schedule=schedule)
     assert_sound(report)
     assert report.answered >= 3 * 4 + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"nodes": 0}, "a fleet has at least one node"),
+        ({"steps": -1}, "steps is a number from 0 on"),
+        ({"ttl_s": float("nan")}, "ttl_s is a finite number of seconds above 0"),
+        ({"ttl_s": 0.0}, "ttl_s is a finite number of seconds above 0"),
+        ({"faults": Faults(lost=float("nan"))}, "lost is a share, from 0 to 1"),
+        ({"faults": Faults(origin_fails=1.5)}, "origin_fails is a share, from 0 to 1"),
+        ({"faults": Faults(skew=-1.0)}, "skew is a finite number of seconds from 0 on"),
+        ({"schedule": [Step(0.0, "ask", 4, "a")]}, "node 4: ask a: there are nodes 0 to 3"),
+        ({"schedule": [Step(0.0, "aks", 0, "a")]}, "node 0: aks a: no such step"),
+        ({"schedule": [Step(0.0, "ask", 0, "c")]}, "node 0: ask c: keys are a, b, w0, w1"),
+        ({"schedule": [Step(0.0, "cut", 0, detail="al")]}, "node 0: cut al: cuts are requests, replies, news, all"),
+        ({"schedule": [Step(-1.0, "ask", 0, "a")]}, "node 0: ask a: time does not go back"),
+        ({"schedule": [Step(0.0, "put", 0, "a")]}, "node 0: put a: values are put under keys with a w"),
+    ],
+)
+def test_fleet_what_makes_no_sense_is_refused(options: dict[str, Any], says: str) -> None:
+    """Rather than run without what was meant, and find nothing."""
+    with pytest.raises(ValueError, match=says):
+        run_fleet(1, **options)

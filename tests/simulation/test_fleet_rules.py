@@ -5,8 +5,12 @@ Seeds are tried in order, as whoever looks for a bug would.
 
 from __future__ import annotations
 
-import pytest
+from typing import Any
 
+import pytest
+from returns.result import Failure
+
+from cachemesh import Cache
 from cachemesh.simulation.fleet import FleetReport, Step, assert_sound, run_fleet, shrunk
 from tests.simulation.broken import RULES, first_violation
 
@@ -46,3 +50,24 @@ def replayed(report: FleetReport, schedule: tuple[Step, ...]) -> FleetReport:
 def waits(step: Step) -> bool:
     """Whether leaving `step` out also takes away a time in which something happens."""
     return step.after_s > 0
+
+
+@pytest.mark.parametrize(
+    ("end", "rule"),
+    [(ZeroDivisionError("a bug"), "no cache raises"), (Failure("a bug"), "no failure but the origin's")],
+)
+def test_fleet_finds_a_cache_that_does_not_answer(end: Any, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would be answered anything, and so nothing wrong."""
+    get = Cache.get
+
+    async def sometimes(cache: Any, key: str, *arguments: Any, **options: Any) -> Any:
+        if key != "b":
+            return await get(cache, key, *arguments, **options)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    monkeypatch.setattr(Cache, "get", sometimes)
+    report = run_fleet(1, nodes=2, steps=20)
+    assert {violation.rule for violation in report.violations} == {rule}
+    assert "a bug" in str(report) or "ZeroDivisionError" in str(report)

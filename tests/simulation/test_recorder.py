@@ -19,6 +19,7 @@ from cachemesh.shell import recording
 from cachemesh.shell.recording import Beginning, CommandLog, Lost, Noted
 from cachemesh.simulation import NoCommandLogError, Recorder, replay
 from cachemesh.simulation.log_lines import Names, decoded, encoded
+from cachemesh.simulation.log_reader import LogReader
 from cachemesh.testing.loop import run
 
 if TYPE_CHECKING:
@@ -161,6 +162,27 @@ def test_all_files_of_a_log_are_read_in_their_order(tmp_path: Path) -> None:
     assert (told.is_whole, told.differences) == (True, 0)
 
 
+def test_a_copy_of_an_older_file_is_read_once(tmp_path: Path) -> None:
+    with SyncCache(recorder=Recorder(tmp_path / "log", max_bytes=4_096)) as cache:
+        for number in range(50):
+            cache.get(f"key {number}", lambda: Success(1))
+    (tmp_path / "log.20260131").write_bytes((tmp_path / "log.1").read_bytes())
+    told = replay(tmp_path / "log")
+    assert (told.totals.asks, told.missing, told.is_whole, told.differences) == (50, 0, True, 0)
+
+
+def test_a_log_that_is_rotated_while_it_is_read_says_so(tmp_path: Path) -> None:
+    """Its files have other names by then, and would be read twice or not at all."""
+    with SyncCache(recorder=Recorder(tmp_path / "log", max_bytes=4_096)) as cache:
+        for number in range(50):
+            cache.get(f"key {number}", lambda: Success(1))
+    reader = LogReader(tmp_path / "log")
+    assert len(list(reader)) > 50
+    (tmp_path / "log").replace(tmp_path / "log.1")
+    with pytest.raises(NoCommandLogError, match="was rotated while it was read"):
+        list(reader)
+
+
 def test_an_older_log_under_the_name_is_kept_apart(tmp_path: Path) -> None:
     for _ in range(2):
         with SyncCache(recorder=Recorder(tmp_path / "log")) as cache:
@@ -195,10 +217,81 @@ def test_a_recorder_that_cannot_write_costs_no_answer_and_is_told_once(tmp_path:
     assert isinstance(recorder.error, FileNotFoundError)
 
 
+@pytest.mark.parametrize("name", ["log", "log.1"])
+def test_what_is_no_file_stays_where_it_is(tmp_path: Path, name: str) -> None:
+    """A folder, a pipe or a device under the name of a log is somebody's: it is not rotated away."""
+    (tmp_path / "log").touch()
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "precious").touch()
+    logger = Errors()
+    with SyncCache(recorder=Recorder(tmp_path / "log"), logger=logger) as cache:
+        assert cache.get("k", lambda: Success(1)) == Success(1)
+    assert (tmp_path / name / "precious").exists()
+    assert [(key, type(error)) for key, error in logger.seen] == [("recorder", FileExistsError)]
+
+
+def test_a_relative_path_is_that_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that changes its folder leaves its log where it is, also when files are rotated."""
+    (tmp_path / "then").mkdir()
+    (tmp_path / "now").mkdir()
+    monkeypatch.chdir(tmp_path / "then")
+    recorder = Recorder("log", max_bytes=4_096)
+    monkeypatch.chdir(tmp_path / "now")
+    with SyncCache(recorder=recorder) as cache:
+        for number in range(50):
+            cache.get(f"k{number}", lambda: Success(1))
+    assert list((tmp_path / "now").iterdir()) == []
+    assert len(list((tmp_path / "then").iterdir())) > 1
+
+
+def test_a_second_recorder_leaves_the_log_of_the_first_alone(tmp_path: Path) -> None:
+    """Two that write under one name would rotate each other's files away; so it is with two processes."""
+    logger = Errors()
+    with SyncCache(recorder=Recorder(tmp_path / "log", max_bytes=4_096, keep=9)) as first:
+        first.get("k", lambda: Success(1))
+        begun_by(first)
+        with SyncCache(recorder=Recorder(tmp_path / "log", keep=0), logger=logger) as second:
+            assert second.get("k", lambda: Success(2)) == Success(2)
+        for number in range(50):
+            first.get(f"k{number}", lambda: Success(1))
+    assert [(key, type(error)) for key, error in logger.seen] == [("recorder", BlockingIOError)]
+    told = replay(tmp_path / "log")
+    assert (told.totals.asks, told.is_whole, told.differences) == (51, True, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a fork")
+def test_a_child_that_lives_on_does_not_keep_the_log(tmp_path: Path) -> None:
+    with SyncCache(recorder=Recorder(tmp_path / "log")) as cache:
+        begun_by(cache)
+        may_end, end = os.pipe()
+        child = os.fork()
+        if not child:
+            os.read(may_end, 1)
+            os._exit(0)
+    again = Recorder(tmp_path / "log")
+    with SyncCache(recorder=again):
+        pass
+    os.write(end, b".")
+    os.waitpid(child, 0)
+    assert again.error is None
+
+
+def begun_by(cache: SyncCache) -> None:
+    """Wait until the recorder of `cache` has begun its first file."""
+    for _ in range(5_000):
+        if "recording" in repr(cache._recorder):
+            return
+        threading.Event().wait(0.001)
+    msg = "the recorder has not begun"
+    raise AssertionError(msg)
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")  # noqa: PTH110 (at import)
 def test_a_full_disk_ends_the_log_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = Errors()
     monkeypatch.setattr("cachemesh.simulation.recorder._for_the_owner", lambda *_: os.open("/dev/full", os.O_WRONLY))
+    monkeypatch.setattr("cachemesh.simulation.recorder.claim", lambda *_: None)
     recorder = Recorder(tmp_path / "log")
     with SyncCache(recorder=recorder, logger=logger) as cache:
         recorder._writer._thread.join(5.0)  # type: ignore[union-attr]  # it has begun
@@ -262,6 +355,29 @@ def test_a_recorder_records_one_cache(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path / "log")
     with SyncCache(recorder=recorder), pytest.raises(ValueError, match="a recorder records one cache"):
         SyncCache(recorder=recorder)
+
+
+class HastyRecorder:
+    """One of a user's own, that cannot be closed."""
+
+    def begin(self, log: CommandLog) -> None:
+        self.log = log
+
+    def close(self) -> None:
+        raise CanaryError
+
+
+def test_a_recorder_that_raises_when_it_is_closed_is_told_to_the_logger() -> None:
+    logger = Errors()
+    with SyncCache(recorder=HastyRecorder(), logger=logger) as cache:
+        assert cache.get("k", lambda: Success(1)) == Success(1)
+
+    async def main() -> None:
+        async with Cache(recorder=HastyRecorder(), logger=logger):
+            pass
+
+    run(main())
+    assert [(key, type(error)) for key, error in logger.seen] == [("recorder", CanaryError)] * 2
 
 
 @pytest.mark.parametrize(("option", "value"), [("max_bytes", 100), ("keep", -1)])

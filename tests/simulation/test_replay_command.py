@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,8 @@ from returns.result import Failure, Success
 from cachemesh import CachePolicy, Lifetime, MemoryStore, SyncCache
 from cachemesh.cli import carried_out
 from cachemesh.simulation import Recorder, WhatIf, replay
+from cachemesh.simulation.replay_command import entries_of
+from cachemesh.simulation.what_if import NO_CHANGE
 from cachemesh.testing.clock import VirtualClock
 
 if TYPE_CHECKING:
@@ -93,7 +97,23 @@ def test_at_an_instant_the_state_is_what_it_was_then(log: Path, capsys: pytest.C
     found = json.loads(out)
     assert found["totals"]["asks"] == 4
     (entry,) = found["entries"]
-    assert entry["age_s"] == pytest.approx(28.0)
+    assert (entry["age_s"], entry["expires_in_s"]) == (pytest.approx(34.9), pytest.approx(0.1))
+
+
+def test_what_has_expired_by_an_instant_is_not_fresh_then(log: Path) -> None:
+    """Also where nothing happens between the end of its life and that instant."""
+    (entry,) = entries_of(replay(log, at=38.0), None)
+    assert (entry["freshness"], entry["age_s"]) == ("stale", pytest.approx(36.0))
+
+
+def test_a_model_of_the_time_before_an_instant_ends_there_too(log: Path) -> None:
+    """A fetch takes 2 seconds: after one, its caller waits."""
+    assert replay(log, NO_CHANGE, at=1.0).totals == replay(log, at=1.0).totals
+    assert replay(log, NO_CHANGE, at=1.0).totals.waiting == 1
+
+
+def test_after_its_end_a_log_has_no_instants(log: Path) -> None:
+    assert replay(log, at=10_000.0) == replay(log)
 
 
 def test_a_key_is_looked_at_alone(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +162,26 @@ def test_a_modelled_memory_of_one_entry_evicts(tmp_path: Path) -> None:
             cache.get(f"k{number % 4}", lambda: Success(1))
     assert replay(tmp_path / "log", WhatIf(capacity=4)).totals.evictions == 0
     assert replay(tmp_path / "log", WhatIf(capacity=1)).totals.evictions > 30
+
+
+def test_a_model_evicts_the_same_in_another_process(tmp_path: Path) -> None:
+    """Hashes of strings differ from one process to the next, and ghosts are known by a hash."""
+    with SyncCache(recorder=Recorder(tmp_path / "log", clear_keys=True), clock=VirtualClock()) as cache:
+        chance = random.Random(3)
+        for _ in range(1_000):
+            cache.get(f"k{min(chance.randrange(60), chance.randrange(60))}", lambda: Success(1))
+    program = "import sys; from cachemesh.simulation import *; print(replay(sys.argv[1], WhatIf(capacity=12)).totals)"
+    seen = {
+        subprocess.run(  # noqa: S603 (our own program)
+            [sys.executable, "-c", program, str(tmp_path / "log")],
+            env={**os.environ, "PYTHONHASHSEED": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "2", "3")
+    }
+    assert seen == {f"{replay(tmp_path / 'log', WhatIf(capacity=12)).totals}\n"}
 
 
 def test_a_torn_last_line_is_fine_and_an_unreadable_one_is_counted(log: Path) -> None:
@@ -200,6 +240,22 @@ def test_what_a_log_says_does_nothing_to_a_terminal(tmp_path: Path, capsys: pyte
         assert "\x1b" not in out
         assert "\u202e" not in out
         assert "[bold]" in out
+
+
+@pytest.mark.parametrize("now", ["inf", "nan", 1e308])
+def test_an_instant_that_no_clock_shows_is_null_in_json(
+    log: Path, capsys: pytest.CaptureFixture[str], now: str | float
+) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    first = json.loads(lines[1])
+    log.write_bytes(b"".join((lines[0], json.dumps({**first, "now": -1e308}).encode() + b"\n", *lines[2:])))
+    with log.open("ab") as file:
+        file.write(json.dumps({**first, "key": "other", "now": now}).encode() + b"\n")
+    for extra in ([], ["--what-if", "ttl=1s"], ["--at", "1"]):
+        code, out, err = told(capsys, str(log), "--json", *extra)
+        assert (code, err) == (0, "")
+        json.loads(out, parse_constant=pytest.fail)
+        assert told(capsys, str(log), *extra)[0] == 0
 
 
 def test_it_is_a_command_of_cachemesh(log: Path) -> None:

@@ -62,7 +62,8 @@ def test_two_requests_at_once_are_found_though_both_are_over() -> None:
     origin: ScriptedOrigin[Any, Any] = ScriptedOrigin(
         lambda first: origin.sync_fetcher("a")() if first.number == 1 else Success(2)
     )
-    asked(origin, "a")
+    origin.answers(Success(0), key="b")
+    asked(origin, "a", "b")
 
     assert_never_two_at_once(origin, "b")
     for key in ("a", None):
@@ -70,6 +71,49 @@ def test_two_requests_at_once_are_found_though_both_are_over() -> None:
             assert_never_two_at_once(origin, key)
     with pytest.raises(AssertionError, match=r"^'a': 2 requests were under way at once"):
         assert_one_flight(origin, "a", times=2)
+
+
+def test_of_a_key_that_nobody_asked_for_nothing_is_proved() -> None:
+    """A key with a typing error would hold for ever."""
+    origin = ScriptedOrigin()
+    asked(origin, "feed")
+    with pytest.raises(AssertionError, match=r"^the origin was not asked for 'fed'$"):
+        assert_never_two_at_once(origin, "fed")
+
+
+def test_on_a_clock_that_nobody_moves_nothing_is_old() -> None:
+    """An origin that was not given the clock of the cache cannot say how old anything is."""
+    clock, origin = VirtualClock(), ScriptedOrigin()
+    with SyncCache(clock=clock, default_ttl=3600) as cache:
+        for _ in range(2):
+            origin.seen(cache.get("k", origin.sync_fetcher("k")))
+            clock.advance(1000)
+
+    with pytest.raises(AssertionError, match=r"^no time has passed for the origin: give it the clock of the cache"):
+        assert_never_stale_beyond(1, origin)
+
+
+def test_a_clock_of_the_origins_own_is_as_good_as_any() -> None:
+    origin = ScriptedOrigin()
+    with SyncCache(clock=origin.clock, default_ttl=3600) as cache:
+        origin.seen(cache.get("k", origin.sync_fetcher("k")))
+        origin.clock.advance(10)  # type: ignore[attr-defined]  # a VirtualClock
+        origin.seen(cache.get("k", origin.sync_fetcher("k")))
+
+    assert_never_stale_beyond(10, origin)
+    with pytest.raises(AssertionError, match=r"a value of 10\.0 s"):
+        assert_never_stale_beyond(9, origin)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0])
+def test_a_bound_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds from 0 on"):
+        assert_never_stale_beyond(seconds, ScriptedOrigin())
+
+
+def test_what_does_not_tell_its_age_is_named() -> None:
+    with pytest.raises(TypeError, match="get_served"):
+        assert_never_stale_beyond(1, [Success("news")])
 
 
 def test_an_old_value_is_found_and_its_request_named() -> None:

@@ -90,10 +90,12 @@ def test_pytests_own_cache_stays_where_nobody_speaks_of_cachemesh(tmp_path: Path
         test_by_import="import cachemesh\ndef test_it(cache):\n    assert isinstance(cache, cachemesh.Cache)\n",
         test_by_name="from cachemesh import Cache\ndef test_it(cache):\n    assert type(cache) is Cache\n",
         test_by_fixture="def test_it(cache, virtual_clock):\n    assert hasattr(cache, 'invalidate')\n",
+        test_proxy="class Proxy:\n    def __getattribute__(self, name):\n        raise RuntimeError('no context')\n"
+        "current_app = Proxy()\ndef test_it(cache):\n    assert cache.get('none', 3) == 3\n",
         test_class="class TestIt:\n    def test_it(self, cache):\n        assert cache.get('none', 3) == 3\n",
     )
 
-    assert "5 passed" in said
+    assert "6 passed" in said
 
 
 def test_it_is_cachemeshs_where_pytest_has_none(tmp_path: Path) -> None:

@@ -248,3 +248,22 @@ def test_histories_from_the_outside_are_those_of_the_core() -> None:
     for each in seen:
         if each.moment.listed(StartFetch, Join):
             assert not each.given
+
+
+async def waits_for_nothing(seen: Observed) -> bool:
+    return not seen.given
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"max_age_s": float("nan")}, "max_age_s"),
+        ({"max_age_s": -1.0}, "max_age_s"),
+        ({"ttl_s": float("nan")}, "ttl_s"),
+        ({"invariants": ["never_old"]}, "an invariant is a function"),
+        ({"invariants": [waits_for_nothing]}, "an invariant is a function"),
+    ],
+)
+def test_a_promise_that_cannot_be_broken_is_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=says):
+        policy_machine(CachePolicy.CACHE_FIRST, **options)

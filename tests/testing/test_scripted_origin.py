@@ -187,3 +187,33 @@ def closed_gate() -> Gate:
     gate = Gate()
     gate.shut()
     return gate
+
+
+@pytest.mark.parametrize("outcome", ["news", ValueError, [Success(1)], None])
+def test_what_is_no_outcome_is_refused_at_once(outcome: Any) -> None:
+    """A cache would take what goes wrong in a fetcher for a failure of the origin."""
+    for say in (ScriptedOrigin, ScriptedOrigin().answers):
+        with pytest.raises(TypeError, match="an outcome is a Result, an exception or a function"):
+            say(outcome)
+    if outcome is not None:
+        with pytest.raises(TypeError, match="an outcome is a Result, an exception or a function"):
+            ScriptedOrigin().go_down(outcome)
+
+
+def test_counting_does_not_look_at_every_request() -> None:
+    """Load tests make many: each one counts in the same time."""
+    origin = ScriptedOrigin()
+    fetch = origin.sync_fetcher("k")
+    looks = 0
+
+    class Watched(list[Any]):
+        def __iter__(self) -> Any:
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+    origin._asked = Watched()
+    for _ in range(5):
+        fetch()
+
+    assert (looks, origin.times("k"), origin.asked[-1].number) == (0, 5, 5)

@@ -409,3 +409,19 @@ def test_a_threaded_cache_takes_one_as_well() -> None:
         answers = {cache.get("k", origin.sync_fetcher("k")) for _ in range(10)}
 
     assert answers == {Success("k #1")}
+
+
+def test_what_is_no_fault_is_refused_at_once() -> None:
+    """It would otherwise be found out in the middle of a call, which a cache takes for a fault of the store."""
+    store = FlakyStore(MemoryStore())
+    forgotten: Any = "reads"
+    kind: Any = ValueError
+    with pytest.raises(TypeError, match="a fault is"):
+        store.delay(forgotten)
+    with pytest.raises(TypeError, match="a fault is"):
+        store.fail("reads", error=kind)
+    for seconds in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="seconds"):
+            store.delay(seconds, "reads")
+    with pytest.raises(ValueError, match="times"):
+        store.fail("reads", times=-1)

@@ -144,6 +144,14 @@ class Ledger:
         if waited_s > LONGEST_WAIT_S:
             self._report("nobody waits for ever", node, place, f"{waited_s:.1f} s")
 
+    def raised(self, node: int, place: Place, error: Exception) -> None:
+        """A `get` has raised, rather than answered."""
+        self._report("no cache raises", node, place, repr(error))
+
+    def failed(self, node: int, place: Place, error: object) -> None:
+        """A `get` was answered `error`, which the origin has not: whatever befalls a store costs no answer."""
+        self._report("no failure but the origin's", node, place, repr(error))
+
     def _report(self, rule: str, node: int, place: Place, what: str) -> None:
         user, key = place
         shown = f"{key} of {user or 'everybody'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from returns.result import Failure, Result, Success
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from cachemesh.simulation.fleet.client import Ear, ModelledBus
     from cachemesh.simulation.fleet.ledger import Ledger, Place
     from cachemesh.simulation.fleet.network import Link
+
+
+DOWN: Final = "down"
+"""The error of an origin that fails."""
 
 
 class Node:
@@ -62,13 +66,19 @@ class Node:
             place = self.cache.active_user_id, place[1]
         ledger, asked_at, known = self.ledger, self.link.loop.time(), self.known.get(place, 1)
         ledger.asked += 1
-        answer = await self._get(place, is_active=is_active)
+        try:
+            answer = await self._get(place, is_active=is_active)
+        except Exception as error:  # noqa: BLE001 (whatever it is, it is a bug of a cache)
+            ledger.raised(self.number, place, error)
+            return
         if self.link.is_dead:
             return
         ledger.waited(self.number, place, asked_at)
         if isinstance(answer, Success):
             user, key, version, fetched_at = answer.unwrap()
             ledger.check(self.number, place, (user, key, version, fetched_at), known, asked_at)
+        elif answer.failure() != DOWN:
+            ledger.failed(self.number, place, answer.failure())
 
     async def _get(self, place: Place, *, is_active: bool) -> Result[Any, Any]:
         user, key = place
@@ -78,7 +88,7 @@ class Node:
         async def fetch() -> Result[list[Any], str]:
             value = self.ledger.fetch(self.number, place)
             await asyncio.sleep(chance.choice((0.0, chance.uniform(0, 0.05), chance.uniform(0, 1.5))))
-            return Failure("down") if chance.random() < self._origin_fails else Success([*value])
+            return Failure(DOWN) if chance.random() < self._origin_fails else Success([*value])
 
         if is_tagged(key):
             return await cache.get(key, fetch, ttl=self._ttl_s, scope=scope_of(user), tags=(key,))

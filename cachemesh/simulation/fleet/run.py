@@ -13,7 +13,15 @@ from cachemesh.shell.ports import Encoded
 from cachemesh.simulation.fleet.ledger import Ledger, Violation, concerned
 from cachemesh.simulation.fleet.network import Link
 from cachemesh.simulation.fleet.node import Node
-from cachemesh.simulation.fleet.schedule import HEALTHY, USERS, Faults, Step, drawn
+from cachemesh.simulation.fleet.schedule import (
+    HEALTHY,
+    USERS,
+    Faults,
+    Step,
+    check_fleet,
+    check_step,
+    drawn,
+)
 from cachemesh.simulation.fleet.valkey import Valkey
 from cachemesh.stores.envelope import opened
 from cachemesh.stores.redis import scripts
@@ -99,18 +107,24 @@ def run_fleet(  # noqa: PLR0913 (what a fleet is, by keyword)
     >>> report.answered > 0 and report == run_fleet(7, nodes=3, steps=20)
     True
 
-    The rules: nobody is answered what belongs to another user; nothing fetched
-    before a removal, of which the node knew or was told, is answered after it;
-    nothing is older than its lifetime, or than a removal of longer ago than
-    `STATED_CAP_S`, whatever news were lost; and with `HEALTHY` and a `ttl_s` that
+    ValueError where an argument makes no sense.
+
+    The rules: no cache raises, or fails where the origin did not; nobody is
+    answered what belongs to another user; nothing fetched before a removal, of
+    which the node knew or was told, is answered after it; nothing is older than
+    its lifetime, or than a removal of longer ago than `STATED_CAP_S`, whatever
+    news were lost; nobody waits for ever; and with `HEALTHY` and a `ttl_s` that
     outlasts the run (600), a key that has not changed is fetched once by all.
 
     >>> run_fleet(7, nodes=3, steps=20, faults=HEALTHY, ttl_s=3600.0).violations
     ()
     """
     faults = Faults() if faults is None else faults
+    check_fleet(nodes, steps, ttl_s, faults)
     if schedule is None:
         schedule = drawn(seed, nodes, steps, faults, KEYS)
+    for step in schedule:
+        check_step(step, nodes, KEYS)
     clock = VirtualClock(BEGINNING_S)
     fleet = run(_played(seed, nodes, tuple(schedule), faults, ttl_s), clock=clock)
     ledger = fleet.ledger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -20,6 +21,10 @@ ASKERS: Final = (None, None, *USERS)
 CHANGES: Final = frozenset({"invalidate", "put", "tag", "clear", "switch"})
 FAULTS: Final = frozenset({"cut", "mend", "swizzle", "kill", "restart"})
 MOST_CUT: Final = 8
+
+KEYED: Final = frozenset({"ask", "ask_active", "invalidate", "put", "tag"})
+OTHERS: Final = frozenset({"clear", "switch", "cut", "mend", "kill", "start", "stop_server", "start_server"})
+"""The steps that a schedule may have: those about a key, and the others."""
 
 LONG: Final = 0.06
 """So often so much time passes that lifetimes, leases and rests end."""
@@ -150,6 +155,49 @@ def swizzled(rng: random.Random, nodes: int, keys: Sequence[str]) -> list[Step]:
                 Step(0.0, "invalidate", who_says(key, rng.randrange(nodes), nodes), key),
             )
     return found
+
+
+def check_fleet(nodes: int, steps: int, ttl_s: float, faults: Faults) -> None:
+    """ValueError where there can be no such fleet, or less could go wrong in it than was meant."""
+    if nodes < 1:
+        msg = "a fleet has at least one node"
+        raise ValueError(msg)
+    if steps < 0:
+        msg = "steps is a number from 0 on"
+        raise ValueError(msg)
+    if not 0.0 < ttl_s < inf:
+        msg = "ttl_s is a finite number of seconds above 0"
+        raise ValueError(msg)
+    for name in ("lost", "doubled", "origin_fails"):
+        if not 0.0 <= getattr(faults, name) <= 1.0:
+            msg = f"{name} is a share, from 0 to 1"
+            raise ValueError(msg)
+    for name in ("longest_delay_s", "skew"):
+        if not 0.0 <= getattr(faults, name) < inf:
+            msg = f"{name} is a finite number of seconds from 0 on"
+            raise ValueError(msg)
+
+
+def check_step(step: Step, nodes: int, keys: Sequence[str]) -> None:
+    """ValueError where `step` cannot be performed in a fleet of so many nodes."""
+    wrong = None
+    if not 0.0 <= step.after_s < inf:
+        wrong = "time does not go back"
+    elif not 0 <= step.node < nodes:
+        wrong = f"there are nodes 0 to {nodes - 1}"
+    elif step.what not in KEYED | OTHERS:
+        wrong = "no such step"
+    elif step.what in KEYED and step.key not in keys:
+        wrong = f"keys are {', '.join(keys)}"
+    elif step.what == "put" and not step.key.startswith("w"):
+        wrong = "values are put under keys with a w"
+    elif step.what == "cut" and step.detail not in CUTS:
+        wrong = f"cuts are {', '.join(CUTS)}"
+    elif step.user not in ASKERS:
+        wrong = f"users are {', '.join(USERS)}, or None"
+    if wrong is not None:
+        msg = f"{step}: {wrong}"
+        raise ValueError(msg)
 
 
 def is_tagged(key: str) -> bool:
