@@ -56,7 +56,7 @@ COMMANDS: Final = {
         "Choose a policy on your own traffic, in virtual time.",
     ),
     "replay": Part(
-        "cachemesh.simulation.replay_command",
+        "cachemesh.simulation.log.command",
         "cli",
         ("click", "rich"),
         "Say what a recorded cache held, and why it answered as it did.",

@@ -205,11 +205,10 @@ def imported_from_outside() -> set[str]:
     for_extras = {
         ("cli.py",),
         ("store_cli",),
-        ("simulation", "replay_command.py"),
         ("demo",),
         ("testing",),
         ("simulation", "command.py"),
-        ("simulation", "replay_command.py"),
+        ("simulation", "log", "command.py"),
         ("simulation", "report.py"),
         ("simulation", "table.py"),
         ("stores", "redis"),

@@ -12,20 +12,20 @@ Names are imported when they are first asked for.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cachemesh.simulation.callers import Answered, AnswerKind, Totals
     from cachemesh.simulation.choice import Recommendation, front, recommend
     from cachemesh.simulation.configuration import Configuration, Eviction, grid
     from cachemesh.simulation.engine import OutOfOrder, simulate
     from cachemesh.simulation.goal import Goal, GoalError, Limit, Relation, Target
-    from cachemesh.simulation.log_reader import NoCommandLogError
-    from cachemesh.simulation.log_replay import Replay, replay
+    from cachemesh.simulation.log.callers import Answered, AnswerKind, Totals
+    from cachemesh.simulation.log.fold import Replay, replay
+    from cachemesh.simulation.log.reader import NoCommandLogError
+    from cachemesh.simulation.log.recorder import Recorder
+    from cachemesh.simulation.log.what_if import WhatIf
     from cachemesh.simulation.origin import Constant, LogNormal, OriginModel, Quantiles, Uniform
     from cachemesh.simulation.outcome import Outcome, Spread
-    from cachemesh.simulation.recorder import Recorder
     from cachemesh.simulation.request import Request
     from cachemesh.simulation.study import Study, StudyError
     from cachemesh.simulation.survey import Survey, TraceSummary
-    from cachemesh.simulation.what_if import WhatIf
 else:
     from cachemesh._lazy import lazy
 
@@ -41,11 +41,11 @@ else:
             "cachemesh.simulation.request": "Request",
             "cachemesh.simulation.study": "Study StudyError",
             "cachemesh.simulation.survey": "Survey TraceSummary",
-            "cachemesh.simulation.callers": "AnswerKind Answered Totals",
-            "cachemesh.simulation.log_reader": "NoCommandLogError",
-            "cachemesh.simulation.recorder": "Recorder",
-            "cachemesh.simulation.log_replay": "Replay replay",
-            "cachemesh.simulation.what_if": "WhatIf",
+            "cachemesh.simulation.log.callers": "AnswerKind Answered Totals",
+            "cachemesh.simulation.log.reader": "NoCommandLogError",
+            "cachemesh.simulation.log.recorder": "Recorder",
+            "cachemesh.simulation.log.fold": "Replay replay",
+            "cachemesh.simulation.log.what_if": "WhatIf",
         },
     )
 

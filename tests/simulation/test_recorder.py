@@ -18,8 +18,8 @@ from cachemesh.core.model import Redacted
 from cachemesh.shell import recording
 from cachemesh.shell.recording import Beginning, CommandLog, Lost, Noted
 from cachemesh.simulation import NoCommandLogError, Recorder, replay
-from cachemesh.simulation.log_lines import Names, decoded, encoded
-from cachemesh.simulation.log_reader import LogReader
+from cachemesh.simulation.log.lines import Names, decoded, encoded
+from cachemesh.simulation.log.reader import LogReader
 from cachemesh.testing.loop import run
 
 if TYPE_CHECKING:
@@ -290,8 +290,10 @@ def begun_by(cache: SyncCache) -> None:
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full")  # noqa: PTH110 (at import)
 def test_a_full_disk_ends_the_log_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logger = Errors()
-    monkeypatch.setattr("cachemesh.simulation.recorder._for_the_owner", lambda *_: os.open("/dev/full", os.O_WRONLY))
-    monkeypatch.setattr("cachemesh.simulation.recorder.claim", lambda *_: None)
+    monkeypatch.setattr(
+        "cachemesh.simulation.log.recorder._for_the_owner", lambda *_: os.open("/dev/full", os.O_WRONLY)
+    )
+    monkeypatch.setattr("cachemesh.simulation.log.recorder.claim", lambda *_: None)
     recorder = Recorder(tmp_path / "log")
     with SyncCache(recorder=recorder, logger=logger) as cache:
         recorder._writer._thread.join(5.0)  # type: ignore[union-attr]  # it has begun

@@ -15,8 +15,8 @@ from returns.result import Failure, Success
 from cachemesh import CachePolicy, Lifetime, MemoryStore, SyncCache
 from cachemesh.cli import carried_out
 from cachemesh.simulation import Recorder, WhatIf, replay
-from cachemesh.simulation.replay_command import entries_of
-from cachemesh.simulation.what_if import NO_CHANGE
+from cachemesh.simulation.log.command import entries_of
+from cachemesh.simulation.log.what_if import NO_CHANGE
 from cachemesh.testing.clock import VirtualClock
 
 if TYPE_CHECKING:

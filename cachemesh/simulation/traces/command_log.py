@@ -18,8 +18,8 @@ from msgspec import Struct
 from cachemesh.core.effects import Refusal
 from cachemesh.core.scopes import GLOBAL, SESSION, CacheScope
 from cachemesh.shell.recording import REFUSED
-from cachemesh.simulation.log_lines import COMMANDS, OTHERS, VERSION
-from cachemesh.simulation.log_reader import LogReader
+from cachemesh.simulation.log.lines import COMMANDS, OTHERS, VERSION
+from cachemesh.simulation.log.reader import LogReader
 from cachemesh.simulation.request import Request
 from cachemesh.simulation.traces.source import STDIN, content
 from cachemesh.simulation.traces.trouble import TraceError, Unread, Why

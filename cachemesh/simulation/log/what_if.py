@@ -36,8 +36,8 @@ from cachemesh.core.reducer import reduce
 from cachemesh.shell.eviction import MAX_VISITS, S3Fifo
 from cachemesh.shell.recording import Ended, Follows, Kept, Noted
 from cachemesh.shell.tables import LiveState
-from cachemesh.simulation.callers import Callers, Tally
-from cachemesh.simulation.log_replay import Fold, Replay, with_expected, without_keys
+from cachemesh.simulation.log.callers import Callers, Tally
+from cachemesh.simulation.log.fold import Fold, Replay, with_expected, without_keys
 from cachemesh.simulation.orders import fingerprint
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from cachemesh.core.effects import Effects
     from cachemesh.core.scopes import Owner
-    from cachemesh.simulation.log_reader import LogReader
+    from cachemesh.simulation.log.reader import LogReader
 
 
 class WhatIf(Struct, frozen=True):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cachemesh.simulation.log_lines import Header, UnreadableLineError, decoded, header_of
+from cachemesh.simulation.log.lines import Header, UnreadableLineError, decoded, header_of
 
 if TYPE_CHECKING:
     import os

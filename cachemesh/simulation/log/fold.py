@@ -12,15 +12,15 @@ from cachemesh.core.model import State
 from cachemesh.core.reducer import reduce
 from cachemesh.core.scopes import owner_of
 from cachemesh.shell.recording import Ended, Follows, Lost, Noted, Told, answered
-from cachemesh.simulation.callers import Answered, AnswerKind, Callers, Tally, Totals
-from cachemesh.simulation.log_lines import Header
-from cachemesh.simulation.log_reader import LogReader
+from cachemesh.simulation.log.callers import Answered, AnswerKind, Callers, Tally, Totals
+from cachemesh.simulation.log.lines import Header
+from cachemesh.simulation.log.reader import LogReader
 
 if TYPE_CHECKING:
     import os
 
     from cachemesh.core.effects import Effects
-    from cachemesh.simulation.what_if import WhatIf
+    from cachemesh.simulation.log.what_if import WhatIf
 
 
 class Replay(Struct, frozen=True):
@@ -69,7 +69,7 @@ def replay(log: str | os.PathLike[str], configuration: WhatIf | None = None, *, 
     """
     reader = LogReader(log)
     if configuration is not None:
-        from cachemesh.simulation.what_if import modelled  # noqa: PLC0415 (it imports what is here)
+        from cachemesh.simulation.log.what_if import modelled  # noqa: PLC0415 (it imports what is here)
 
         return modelled(reader, configuration, at=at)
     fold = Fold(reader)

@@ -17,16 +17,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cachemesh.core.lifetimes import verdict
-from cachemesh.simulation import log_replay
-from cachemesh.simulation.log_reader import LogReader, NoCommandLogError
-from cachemesh.simulation.what_if import NO_CHANGE, WhatIf
+from cachemesh.simulation.log import fold
+from cachemesh.simulation.log.reader import LogReader, NoCommandLogError
+from cachemesh.simulation.log.what_if import NO_CHANGE, WhatIf
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cachemesh.core.model import State
-    from cachemesh.simulation.callers import Answered, Totals
-    from cachemesh.simulation.log_replay import Replay
+    from cachemesh.simulation.log.callers import Answered, Totals
+    from cachemesh.simulation.log.fold import Replay
 
 MOST_ROWS: Final = 20
 WIDEST: Final = 60
@@ -62,9 +62,9 @@ def replay(  # noqa: PLR0913 (the options of the command)
     try:
         changes = None if what_if is None else WhatIf.parse(what_if)
         stop = None if at is None else seconds_of(at, log)
-        told = log_replay.replay(log, at=stop)
-        modelled = None if changes is None else log_replay.replay(log, NO_CHANGE, at=stop).totals
-        other = None if changes is None else log_replay.replay(log, changes, at=stop).totals
+        told = fold.replay(log, at=stop)
+        modelled = None if changes is None else fold.replay(log, NO_CHANGE, at=stop).totals
+        other = None if changes is None else fold.replay(log, changes, at=stop).totals
     except NoCommandLogError as error:
         raise wrong(log, str(error)) from None
     except OSError as error:

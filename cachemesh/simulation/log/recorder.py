@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from cachemesh.shell.recording import Lost
-from cachemesh.simulation.log_lines import VERSION, Header, Names, encoded
+from cachemesh.simulation.log.lines import VERSION, Header, Names, encoded
 
 try:
     import fcntl

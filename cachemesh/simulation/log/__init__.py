@@ -1,0 +1,1 @@
+"""The log of a cache's commands: written by a `Recorder`, read, and folded again by the reducer."""
