@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from sys import intern
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
@@ -99,7 +100,8 @@ class Callers:
     def _new(self, state: State[Any], command: Get | Refresh, now: float, at: float, why: str) -> Caller:
         owner: Owner | None = owner_of(command.scope, state.active_user, command.viewer)
         user = None if owner is None else owner[1]
-        answered = Answered(at, command.flight_id, command.key, command.scope.value, user, AnswerKind.WAITING, why)
+        key, why = intern(command.key), intern(why)  # Millions of asks say the same.
+        answered = Answered(at, command.flight_id, key, command.scope.value, user, AnswerKind.WAITING, why)
         caller = Caller(answered, now)
         self.all.append(caller)
         return caller
