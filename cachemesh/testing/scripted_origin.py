@@ -6,7 +6,7 @@ import asyncio
 import time
 from contextlib import contextmanager
 from threading import Condition
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeAlias
 
 from msgspec import Struct
 from returns.result import Failure, Result, Success
@@ -16,10 +16,12 @@ from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.gate import PATIENCE_S, Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 T = TypeVar("T", default=Any)
 E = TypeVar("E", default=Any)
+T_co = TypeVar("T_co", covariant=True)
+E_co = TypeVar("E_co", covariant=True)
 
 Outcome: TypeAlias = "Result[T, E] | BaseException | Callable[[Asked], Result[T, E]]"
 """An answer, an exception to raise, or a function that says the answer."""
@@ -56,6 +58,20 @@ class Seen(Struct, frozen=True):
 
     answer: Result[Any, Any]
     at: float
+
+
+class ScriptedFetcher(Protocol[T_co, E_co]):
+    """A fetcher for `Cache`: of its own, with a token, with a `Previous`, or with both."""
+
+    async def __call__(self, *arguments: object) -> Result[T_co, E_co]:
+        """What the origin answers."""
+
+
+class SyncScriptedFetcher(Protocol[T_co, E_co]):
+    """The same for `SyncCache`."""
+
+    def __call__(self, *arguments: object) -> Result[T_co, E_co]:
+        """What the origin answers."""
 
 
 class OriginDown(Struct, frozen=True):
@@ -128,7 +144,7 @@ class ScriptedOrigin(Generic[T, E]):
 
     # What it answers
 
-    def fetcher(self, key: str = "") -> Callable[..., Coroutine[Any, Any, Result[T, E]]]:
+    def fetcher(self, key: str = "") -> ScriptedFetcher[T, E]:
         """A fetcher of `key` for `Cache`. It takes a token or a `Previous` where it is given one."""
 
         async def fetch(*arguments: object) -> Result[T, E]:
@@ -147,7 +163,7 @@ class ScriptedOrigin(Generic[T, E]):
 
         return fetch
 
-    def sync_fetcher(self, key: str = "") -> Callable[..., Result[T, E]]:
+    def sync_fetcher(self, key: str = "") -> SyncScriptedFetcher[T, E]:
         """The same for `SyncCache`. Held for too long in real time, it raises `TimeoutError`."""
 
         def fetch(*arguments: object) -> Result[T, E]:

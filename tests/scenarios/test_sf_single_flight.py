@@ -25,7 +25,7 @@ from cachemesh import (
     SyncCache,
 )
 from cachemesh.stores import MemoryStore
-from cachemesh.testing import FlakyStore
+from cachemesh.testing import FlakyStore, ScriptedOrigin, assert_one_flight
 from cachemesh.testing.clock import VirtualClock
 from cachemesh.testing.loop import VirtualLoop, run
 from tests.scenarios.helpers import async_value, guarded, in_real_time, python, together, under_way
@@ -55,16 +55,9 @@ def hasty_switching() -> Iterator[None]:
 def test_sf1_many_tasks_share_one_fetch(callers: int, times: int) -> None:
     async def main() -> None:
         cache = Cache()
-        calls = 0
-
-        async def fetch() -> Answer:
-            nonlocal calls
-            calls += 1
-            await asyncio.sleep(0.5)
-            return Success(object())
-
-        answers = await asyncio.gather(*(cache.get("k", fetch) for _ in range(callers)))
-        assert calls == 1
+        origin = ScriptedOrigin(lambda _: Success(object()), takes=0.5)
+        answers = await asyncio.gather(*(cache.get("k", origin.fetcher("k")) for _ in range(callers)))
+        assert_one_flight(origin, "k")
         assert all(answer is answers[0] for answer in answers)
         assert under_way(cache) == 0
 
