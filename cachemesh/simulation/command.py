@@ -18,7 +18,7 @@ from cachemesh.simulation import arguments, table
 from cachemesh.simulation.configuration import Configuration, grid, policy_named
 from cachemesh.simulation.engine import simulate as simulated
 from cachemesh.simulation.goal import Goal, GoalError
-from cachemesh.simulation.measures import OF_UNKNOWN_CHANGES, WORDS
+from cachemesh.simulation.measures import MEMORY, OF_UNKNOWN_CHANGES, WORDS
 from cachemesh.simulation.origin import OriginModel
 from cachemesh.simulation.study import Study
 from cachemesh.simulation.survey import MOST_KEPT, Survey
@@ -232,6 +232,9 @@ def simulate(  # noqa: PLR0913 (the options of the command)
     if not outcomes[0].requests:
         msg = f"no request is left to be counted: all {summary.requests:,} are in the warm-up"
         raise CannotSimulate(msg)
+    if goal is not None and MEMORY in goal.measures and not _knows_sizes(outcomes):
+        msg = "--goal: the trace has no sizes, so nobody knows the memory; a goal may speak of entries"
+        raise CannotSimulate(msg)
     found = Study.of(outcomes, goal, trace=summary, origin=origin, seed=seed, warm_up_s=warm_up)
     if document is not None:
         _write(document, found.to_json())
@@ -240,13 +243,28 @@ def simulate(  # noqa: PLR0913 (the options of the command)
 
         _write(page, to_page(found).encode())
     try:
-        table.show(found, table.console())
-        sys.stdout.flush()
+        if sys.stdout is not None:  # It was closed: the exit code is told, and files are written.
+            table.show(found, table.console())
+            sys.stdout.flush()
     except BrokenPipeError:
-        # What is left to be written goes nowhere, at the interpreter's end as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return NOBODY_READS
+    except OSError as error:
+        _write_no_more()
+        msg = f"the standard output cannot be written: {error.strerror or type(error).__name__}"
+        raise CannotSimulate(msg) from None
     return OK if found.advice is None or found.advice.is_met else NOBODY_MEETS_IT
+
+
+def _knows_sizes(outcomes: Sequence[Outcome]) -> bool:
+    """Whether sizes are more than counts of entries. Where no entry was held, it is all the same."""
+    held = [(each.most_entries, each.most_size) for each in outcomes if each.most_entries]
+    return not held or any(size != entries for entries, size in held)
+
+
+def _write_no_more() -> None:
+    """What is left to be written goes nowhere, at the interpreter's end as well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _goal(wish: str | None, words: Mapping[str, Measure]) -> Goal | None:
@@ -295,8 +313,11 @@ def run(
         with _reading(plan, shown) as reading:
             outcomes = [_outcome(plan, survey.seen(reading), plan.configurations[0])]
         summary = survey.summary(name[:LONGEST_NAME], reading)
-        if len(plan.configurations) > 1 and survey.kept is None and plan.trace == STDIN:
-            msg = f"more than {most_kept:,} requests are read once for each configuration, so from a file, not from -"
+        if len(plan.configurations) > 1 and survey.kept is None and not _can_be_read_again(plan.trace):
+            msg = (
+                f"more than {most_kept:,} requests are read once for each configuration, "
+                f"so from a file, not from {'-' if plan.trace == STDIN else 'a pipe'}"
+            )
             raise TraceError(msg)
         for done, configuration in enumerate(plan.configurations[1:], 1):
             shown.configurations(done, len(plan.configurations))
@@ -306,6 +327,10 @@ def run(
                 with _reading(plan, shown) as again:
                     outcomes.append(_outcome(plan, again, configuration))
     return summary, outcomes
+
+
+def _can_be_read_again(trace: str) -> bool:
+    return trace != STDIN and Path(trace).is_file()
 
 
 def _reading(plan: Plan, shown: Bars) -> Reading:

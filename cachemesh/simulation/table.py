@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -46,7 +47,12 @@ class Output(Console):
 
 
 def console() -> Console:
-    """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted."""
+    """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted.
+
+    What its encoding lacks is escaped there: the name of a file may be in any alphabet.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     said = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
     return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)

@@ -135,6 +135,14 @@ def test_a_goal_that_nobody_meets_is_a_stated_answer(trace: Path, tmp_path: Path
     assert not found.advice.is_met
 
 
+def test_memory_is_a_goal_where_the_trace_has_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.csv"
+    path.write_text("time,key,size\n0,a,700\n1,b,400\n2,a,700\n")
+    assert "memory is 1.1 kB" in ran(path, "--goal", "memory under 2 kB").output
+    assert ran(path, "--goal", "memory under 1 kB").output.count("too much for 'memory under 1 kB'") == 1
+    assert ran(path, "--goal", "memory under 1 kB", "--policy", "network_only").exit_code == 0
+
+
 def test_unreadable_lines_are_counted_and_shown(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv.gz"
     lines = ["time,key", "1,a", "soon,b", "2,a", "x", "3,b", "secret-token"]
@@ -219,6 +227,8 @@ GOOD: Final = b"time,key\n1,a\n2,a\n"
         (GOOD, ("--changes-every", "0"), "change_every_s is a number above 0"),
         (GOOD, ("--goal", "p98 under 3 s"), "--goal: a goal knows no 'p98'; did you mean p99?"),
         (GOOD, ("--goal", ""), "--goal: the goal says nothing"),
+        (GOOD, ("--goal", "memory under 1 MB"), "--goal: the trace has no sizes, so nobody knows the memory"),
+        (GOOD, ("--goal", "least memory"), "--goal: the trace has no sizes, so nobody knows the memory"),
         (GOOD, ("--warm-up", "1d"), "no request is left to be counted"),
         (GOOD, ("--html", "no/such/folder/x.html"), "cannot be written"),
         (GOOD, ("--json", "."), "cannot be written"),
@@ -294,6 +304,25 @@ def test_what_cannot_be_read_again_is_told(trace: Path, monkeypatch: pytest.Monk
     assert len(run(plan_of("-"))[1]) == 4
 
 
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="pipes have no names here")  # noqa: PTH112 (a str will do)
+def test_a_pipe_with_a_name_is_read_once(trace: Path) -> None:
+    """As shells make it of `<(zcat ...)`: to open it again would wait for ever, or find nothing."""
+
+    def pipe() -> int:
+        reads, writes = os.pipe()
+        os.write(writes, trace.read_bytes())
+        os.close(writes)
+        return reads
+
+    reads = pipe()
+    with pytest.raises(TraceError, match="from a file, not from a pipe"):
+        run(plan_of(f"/dev/fd/{reads}"), most_kept=10)
+    os.close(reads)
+    reads = pipe()
+    assert len(run(plan_of(f"/dev/fd/{reads}"))[1]) == 4
+    os.close(reads)
+
+
 def test_a_terminal_sees_how_far_it_is(trace: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     run(plan_of(str(trace)), console=console)
@@ -335,6 +364,39 @@ def test_it_is_a_command_of_cachemesh(trace: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "is no time" in done.stderr
+
+
+def test_an_alphabet_that_the_output_lacks_is_escaped(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = trace.rename(trace.with_name("\u00e9t\u00e9.csv"))
+    written_to = io.BytesIO()
+    out = io.TextIOWrapper(written_to, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert code_of(renamed, "--ttl", "1m") == 0
+    assert rb"\xe9t\xe9.csv (csv)" in written_to.getvalue()
+
+
+def test_without_a_standard_output_files_are_written(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "stdout", None)
+    assert code_of(trace, "--ttl", "1m", "--json", document) == 0
+    assert written(document).rows
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")  # noqa: PTH110 (as above)
+def test_a_full_disk_is_one_line(trace: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (as above)
+        done = subprocess.run(  # noqa: S603 (as above)
+            [sys.executable, "-m", "cachemesh", "simulate", str(trace)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("Error: the standard output cannot be written: ")
 
 
 def test_nobody_reads_what_it_prints(trace: Path) -> None:
