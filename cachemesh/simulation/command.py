@@ -118,7 +118,9 @@ def _columns(context: click.Context, parameter: click.Parameter, texts: Sequence
     callback=many(arguments.duration_or_none),
     help="Durations, or none: for ever.",
 )
-@click.option("--stale", multiple=True, callback=many(arguments.duration_or_none), help="Served so long past the ttl.")
+@click.option(
+    "--stale", multiple=True, callback=many(arguments.window), help="Served so long past the ttl; also ever, or none."
+)
 @click.option(
     "--stale-if-error", multiple=True, callback=many(arguments.duration), help="The same where a fetch fails."
 )

@@ -60,7 +60,7 @@ def console() -> Console:
 
 def show(study: Study, out: Console) -> None:
     """The trace, the origin, the configurations, and what is recommended."""
-    out.print(facts((*trace_in_words(study.trace), *origin_in_words(study.origin))))
+    out.print(facts((*trace_in_words(study.trace, study.warm_up_s), *origin_in_words(study.origin))))
     out.print()
     made, left_out = with_room(study, out.width)
     out.print(made)

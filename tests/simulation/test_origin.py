@@ -90,6 +90,14 @@ def test_outages_are_counted_from_the_first_request_and_hold_until_just_before_t
     assert failed == [*range(10, 20), 30]
 
 
+def test_the_edges_of_an_outage_are_exact_in_times_of_the_day_too() -> None:
+    """1767225610.1 - 1767225600 is less than 10.1."""
+    origin = OriginModel(outages=((10.1, 20.7),)).started(began_at=1767225600.0)
+
+    asked = (1767225610.0999, 1767225610.1, 1767225620.6999, 1767225620.7)
+    assert [origin.ask("feed", at).fails for at in asked] == [False, True, True, False]
+
+
 def test_a_rate_limit_lets_one_second_s_worth_through_at_once_and_its_rate_after_that() -> None:
     origin = OriginModel(rate_limit=5.0).started()
 

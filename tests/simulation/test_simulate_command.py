@@ -100,6 +100,28 @@ def test_a_grid_with_a_goal_is_told_written_and_drawn(trace: Path, tmp_path: Pat
     )
 
 
+def test_stale_for_ever_is_a_window_for_every_policy(tmp_path: Path) -> None:
+    """Also beside another window, which closes those that are not given."""
+    trace, document = tmp_path / "trace.csv", tmp_path / "out.json"
+    trace.write_text("time,key\n0,a\n100000,a\n200000,a\n")
+    policies = ("--policy", "cache_first,stale_while_revalidate", "--ttl", "1s", "--json", document)
+    for more in ((), ("--stale-if-error", "10m")):
+        result = ran(trace, *policies, "--stale", "forever", *more)
+        assert [row.outcome.stale for row in written(document).rows] == [2, 2]
+        assert result.output.count("stale for ever") == 2
+
+
+def test_a_warm_up_may_lift_a_hit_ratio_above_the_repeats(trace: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    arguments = (trace, "--policy", "cache_first", "--ttl", "none", "--html", page)
+    assert "no hit ratio is above it" in ran(*arguments).output
+    assert "no hit ratio is above it" in page.read_text()
+    told = ran(*arguments, "--warm-up", "1m").output
+    assert "100 %" in told
+    assert "98 % of requests" in told
+    assert "no hit ratio is above it" not in told + page.read_text()
+
+
 def test_a_jitter_is_an_axis_like_others(trace: Path, tmp_path: Path) -> None:
     document = tmp_path / "out.json"
     result = ran(trace, "--policy", "cache_first", "--ttl", "20s", "--jitter", "0,50%", "--json", document)
