@@ -387,7 +387,7 @@ def _check_files(trace: str, *files: str | None) -> None:
             reason = "is the trace itself" if is_trace else "cannot be written: no such folder, or a folder itself"
             msg = f"{table.plain(str(path))[:LONGEST_NAME]} {reason}"
             raise CannotSimulate(msg)
-    if len(given) > 1 and given[0].absolute() == given[1].absolute():
+    if len(given) > 1 and os.path.realpath(given[0]) == os.path.realpath(given[1]):
         msg = "--html and --json name the same file"
         raise CannotSimulate(msg)
 

@@ -294,6 +294,13 @@ def test_the_trace_itself_is_not_overwritten(trace: Path) -> None:
     assert trace.read_bytes() == before
 
 
+def test_one_file_by_two_names_is_not_written_twice(trace: Path, tmp_path: Path) -> None:
+    document, link = tmp_path / "out.json", tmp_path / "link.html"
+    link.symlink_to(document)
+    result = ran(trace, "--json", document, "--html", link)
+    assert (result.exit_code, result.stderr) == (2, "Error: --html and --json name the same file\n")
+
+
 def test_without_plotly_a_report_is_refused_before_the_work(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "plotly" else object())
     result = ran(trace, "--html", trace.parent / "out.html")
