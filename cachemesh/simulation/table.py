@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -54,7 +55,9 @@ def console() -> Console:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     said = os.environ.get("COLUMNS", "")
-    width = None if sys.stdout.isatty() else int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
+    width = int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
+    if sys.stdout.isatty():
+        width = get_terminal_size().columns  # Never 0: rich would believe a COLUMNS of 0, and show nothing.
     return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from cachemesh.cli import COMMANDS, main
-from cachemesh.simulation import command
+from cachemesh.simulation import command, table
 from cachemesh.simulation.command import Plan, run, simulate
 from cachemesh.simulation.configuration import grid
 from cachemesh.simulation.origin import OriginModel
@@ -393,6 +393,18 @@ def test_it_is_a_command_of_cachemesh(trace: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "is no time" in done.stderr
+
+
+def test_a_terminal_is_never_taken_to_have_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "0")
+    assert table.console().width > 0
+    monkeypatch.setenv("COLUMNS", "91")
+    assert table.console().width == 91
 
 
 def test_an_alphabet_that_the_output_lacks_is_escaped(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
