@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b
 from itertools import accumulate
-from math import exp, factorial, inf, log
+from math import exp, factorial, inf, log, nextafter, ulp
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
@@ -211,6 +211,8 @@ def next_change(salt: int, at: float, every_s: float) -> float:
     (Poisson of mean 1) and where (uniformly) depends on the cell alone, so any
     instant can be looked at without those before it.
     """
+    if every_s < ulp(at):
+        return nextafter(at, inf)  # Cells that floats cannot tell apart would never end.
     cell = int(at // every_s)
     while True:
         drawn = mixed((salt ^ CHANGES) + cell * GOLDEN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, inf, log
+from math import exp, inf, log, nextafter
 from statistics import correlation, fmean, quantiles, stdev
 from typing import Any
 
@@ -88,6 +88,11 @@ def test_outages_are_counted_from_the_first_request_and_hold_until_just_before_t
     failed = [second for second in range(50) if origin.ask("feed", 1_000.0 + second).fails]
 
     assert failed == [*range(10, 20), 30]
+
+
+@pytest.mark.parametrize("at", [1767225600.0, 1e300])
+def test_values_that_change_faster_than_floats_can_tell(at: float) -> None:
+    assert OriginModel(change_every_s=1e-9).started().ask("feed", at).changes_at == nextafter(at, inf)
 
 
 def test_the_edges_of_an_outage_are_exact_in_times_of_the_day_too() -> None:
