@@ -50,6 +50,8 @@ NOBODY_READS: Final = 141  # 128 + SIGPIPE, as shells have it.
 POLICIES: Final = "cache_first,stale_while_revalidate"
 TTLS: Final = "30s,5m,1h"
 MOST_CONFIGURATIONS: Final = 2_000
+MOST_CLAMPED: Final = 0.1
+"""Of a load. More of them moved to a later time, and figures would be of another load."""
 LONGEST_NAME: Final = 200
 
 
@@ -315,6 +317,9 @@ def run(
         with _reading(plan, shown) as reading:
             outcomes = [_outcome(plan, survey.seen(reading), plan.configurations[0])]
         summary = survey.summary(name[:LONGEST_NAME], reading)
+        if summary.clamped > summary.requests * MOST_CLAMPED:
+            msg = f"times go far back, for {summary.clamped:,} of {summary.requests:,} requests; sort it by time"
+            raise TraceError(msg)
         if len(plan.configurations) > 1 and survey.kept is None and not _can_be_read_again(plan.trace):
             msg = (
                 f"more than {most_kept:,} requests are read once for each configuration, "

@@ -186,6 +186,16 @@ def test_times_that_go_backwards_are_told(tmp_path: Path) -> None:
     assert "times that go back  1, all put right" in result.output
 
 
+def test_the_newest_first_is_no_trace(tmp_path: Path) -> None:
+    """As viewers of logs export it. Clamped to nearly one instant, it would have nothing but hits."""
+    path = tmp_path / "newest-first.csv"
+    path.write_text("time,key\n" + "".join(f"{second},a\n" for second in range(100_000, 0, -10)))
+    result = ran(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: no trace: times go far back, for ")
+    assert result.stderr.endswith(" of 10,000 requests; sort it by time\n")
+
+
 def test_columns_formats_and_users(tmp_path: Path) -> None:
     csv, lines, log = tmp_path / "a.csv", tmp_path / "b.jsonl", tmp_path / "c.log"
     csv.write_text("when;what;who\n1000;x;ada\n2000;x;ada\n3000;x;bob\n")
