@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
+from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.shell.durations import seconds
 from cachemesh.shell.lifetime import Lifetime
 from cachemesh.simulation.amounts import Unit, amount
@@ -35,6 +36,12 @@ def duration(text: str) -> float:
 def duration_or_none(text: str) -> float | None:
     """None for `none` or `ever`."""
     return None if text.strip().lower() in EVER else duration(text)
+
+
+def window(text: str) -> float | None:
+    """Seconds past the ttl, a century for `ever`; None for `none`: nothing is said of it."""
+    plain = text.strip().lower()
+    return None if plain == "none" else LONGEST_TTL_S if plain in EVER else duration(text)
 
 
 def capacity(text: str) -> int | None:

@@ -89,7 +89,8 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal, usual: Sequence[Target] =
 
     Equal ones are told apart by what else the goal speaks of and by what is `usual`, and then by their order.
     Where the goal says nothing of failures, those among the candidates that fail
-    more often than the best of them (by more than one point) are left out. Nearest
+    more often than the best of them (by more than one point) are left out, and the
+    reason tells where one that does not meet the limits fails less often. Nearest
     is who misses least, each miss taken as a part of its limit (or of the worst that
     was measured, where the limit is 0). ValueError where there is nothing to choose from.
     """
@@ -102,7 +103,8 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal, usual: Sequence[Target] =
     if meeting:
         kept = _without_failing(outcomes, meeting, goal)
         index = min(kept, key=rank.__getitem__)
-        return Recommendation(goal, index, True, len(meeting), (), _why(outcomes, goal, index, meeting, kept))  # noqa: FBT003 (a record, positionally)
+        reason = _why(outcomes, goal, index, meeting, kept) + _but(outcomes, goal, index)
+        return Recommendation(goal, index, True, len(meeting), (), reason)  # noqa: FBT003 (a record, positionally)
 
     distances = _distances(outcomes, goal)
     index = min(range(len(outcomes)), key=lambda at: (distances[at], rank[at]))
@@ -111,12 +113,12 @@ def recommend(outcomes: Sequence[Outcome], goal: Goal, usual: Sequence[Target] =
         Miss(limit, limit.measure.of(chosen), limit.excess(chosen)) for limit in goal.limits if not limit.holds(chosen)
     )
     reason = f"None of {_configurations(len(outcomes))} meets the goal. This one comes nearest: "
-    reason += f"{'; '.join(map(str, misses))}."
+    reason += f"{'; '.join(map(str, misses))}.{_but(outcomes, goal, index)}"
     return Recommendation(goal, index, False, 0, misses, reason)  # noqa: FBT003 (a record, positionally)
 
 
 def _without_failing(outcomes: Sequence[Outcome], candidates: list[int], goal: Goal) -> list[int]:
-    if any(limit.measure is FAILURES for limit in goal.limits) or goal.target.measure is FAILURES:
+    if FAILURES in goal.measures:
         return candidates
     fewest = min(FAILURES.of(outcomes[at]) for at in candidates)
     return [at for at in candidates if FAILURES.of(outcomes[at]) <= fewest + TOLERATED_FAILURES]
@@ -152,6 +154,17 @@ def _why(outcomes: Sequence[Outcome], goal: Goal, index: int, meeting: list[int]
     if len(kept) < len(meeting):
         text += f" ({len(meeting) - len(kept)} left out, in which callers see more failures)"
     return f"{text}."
+
+
+def _but(outcomes: Sequence[Outcome], goal: Goal, index: int) -> str:
+    """Who fails more than others need to is not told without it, where the goal says nothing of it."""
+    failures, fewest = FAILURES.of(outcomes[index]), min(map(FAILURES.of, outcomes))
+    if FAILURES in goal.measures or failures <= fewest + TOLERATED_FAILURES:
+        return ""
+    return (
+        f" But {shown(failures, Unit.SHARE)} of its requests are answered with a failure; "
+        f"others have as few as {shown(fewest, Unit.SHARE)}."
+    )
 
 
 def _configurations(number: int) -> str:

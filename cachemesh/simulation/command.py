@@ -18,7 +18,7 @@ from cachemesh.simulation import arguments, table
 from cachemesh.simulation.configuration import Configuration, grid, policy_named
 from cachemesh.simulation.engine import simulate as simulated
 from cachemesh.simulation.goal import Goal, GoalError
-from cachemesh.simulation.measures import OF_UNKNOWN_CHANGES, WORDS
+from cachemesh.simulation.measures import MEMORY, OF_UNKNOWN_CHANGES, WORDS
 from cachemesh.simulation.origin import OriginModel
 from cachemesh.simulation.study import Study
 from cachemesh.simulation.survey import MOST_KEPT, Survey
@@ -50,6 +50,8 @@ NOBODY_READS: Final = 141  # 128 + SIGPIPE, as shells have it.
 POLICIES: Final = "cache_first,stale_while_revalidate"
 TTLS: Final = "30s,5m,1h"
 MOST_CONFIGURATIONS: Final = 2_000
+MOST_CLAMPED: Final = 0.1
+"""Of a load. More of them moved to a later time, and figures would be of another load."""
 LONGEST_NAME: Final = 200
 
 
@@ -118,7 +120,9 @@ def _columns(context: click.Context, parameter: click.Parameter, texts: Sequence
     callback=many(arguments.duration_or_none),
     help="Durations, or none: for ever.",
 )
-@click.option("--stale", multiple=True, callback=many(arguments.duration_or_none), help="Served so long past the ttl.")
+@click.option(
+    "--stale", multiple=True, callback=many(arguments.window), help="Served so long past the ttl; also ever, or none."
+)
 @click.option(
     "--stale-if-error", multiple=True, callback=many(arguments.duration), help="The same where a fetch fails."
 )
@@ -232,6 +236,9 @@ def simulate(  # noqa: PLR0913 (the options of the command)
     if not outcomes[0].requests:
         msg = f"no request is left to be counted: all {summary.requests:,} are in the warm-up"
         raise CannotSimulate(msg)
+    if goal is not None and MEMORY in goal.measures and not _knows_sizes(outcomes):
+        msg = "--goal: the trace has no sizes, so nobody knows the memory; a goal may speak of entries"
+        raise CannotSimulate(msg)
     found = Study.of(outcomes, goal, trace=summary, origin=origin, seed=seed, warm_up_s=warm_up)
     if document is not None:
         _write(document, found.to_json())
@@ -240,13 +247,28 @@ def simulate(  # noqa: PLR0913 (the options of the command)
 
         _write(page, to_page(found).encode())
     try:
-        table.show(found, table.console())
-        sys.stdout.flush()
+        if sys.stdout is not None:  # It was closed: the exit code is told, and files are written.
+            table.show(found, table.console())
+            sys.stdout.flush()
     except BrokenPipeError:
-        # What is left to be written goes nowhere, at the interpreter's end as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return NOBODY_READS
+    except OSError as error:
+        _write_no_more()
+        msg = f"the standard output cannot be written: {error.strerror or type(error).__name__}"
+        raise CannotSimulate(msg) from None
     return OK if found.advice is None or found.advice.is_met else NOBODY_MEETS_IT
+
+
+def _knows_sizes(outcomes: Sequence[Outcome]) -> bool:
+    """Whether sizes are more than counts of entries. Where no entry was held, it is all the same."""
+    held = [(each.most_entries, each.most_size) for each in outcomes if each.most_entries]
+    return not held or any(size != entries for entries, size in held)
+
+
+def _write_no_more() -> None:
+    """What is left to be written goes nowhere, at the interpreter's end as well."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _goal(wish: str | None, words: Mapping[str, Measure]) -> Goal | None:
@@ -295,8 +317,14 @@ def run(
         with _reading(plan, shown) as reading:
             outcomes = [_outcome(plan, survey.seen(reading), plan.configurations[0])]
         summary = survey.summary(name[:LONGEST_NAME], reading)
-        if len(plan.configurations) > 1 and survey.kept is None and plan.trace == STDIN:
-            msg = f"more than {most_kept:,} requests are read once for each configuration, so from a file, not from -"
+        if summary.clamped > summary.requests * MOST_CLAMPED:
+            msg = f"times go far back, for {summary.clamped:,} of {summary.requests:,} requests; sort it by time"
+            raise TraceError(msg)
+        if len(plan.configurations) > 1 and survey.kept is None and not _can_be_read_again(plan.trace):
+            msg = (
+                f"more than {most_kept:,} requests are read once for each configuration, "
+                f"so from a file, not from {'-' if plan.trace == STDIN else 'a pipe'}"
+            )
             raise TraceError(msg)
         for done, configuration in enumerate(plan.configurations[1:], 1):
             shown.configurations(done, len(plan.configurations))
@@ -306,6 +334,10 @@ def run(
                 with _reading(plan, shown) as again:
                     outcomes.append(_outcome(plan, again, configuration))
     return summary, outcomes
+
+
+def _can_be_read_again(trace: str) -> bool:
+    return trace != STDIN and Path(trace).is_file()
 
 
 def _reading(plan: Plan, shown: Bars) -> Reading:
@@ -360,7 +392,7 @@ def _check_files(trace: str, *files: str | None) -> None:
             reason = "is the trace itself" if is_trace else "cannot be written: no such folder, or a folder itself"
             msg = f"{table.plain(str(path))[:LONGEST_NAME]} {reason}"
             raise CannotSimulate(msg)
-    if len(given) > 1 and given[0].absolute() == given[1].absolute():
+    if len(given) > 1 and os.path.realpath(given[0]) == os.path.realpath(given[1]):
         msg = "--html and --json name the same file"
         raise CannotSimulate(msg)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.core.model import Lifespan
 from cachemesh.core.policies import BUILT_IN, SERVE_AND_REFRESH, CachePolicy
 from cachemesh.core.retry import NO_RETRY, Retry
@@ -183,12 +184,13 @@ def _lifespan_of(lifetime: Lifetime) -> Lifespan:
 
 def _windows(lifespan: Lifespan) -> Iterator[str]:
     if lifespan.serve_stale_s or not lifespan.stale_if_error_s:
-        yield f"stale {shown_duration(lifespan.serve_stale_s)}"
+        is_ever = lifespan.serve_stale_s >= LONGEST_TTL_S
+        yield "stale for ever" if is_ever else f"stale {shown_duration(lifespan.serve_stale_s)}"
     if lifespan.stale_if_error_s:
         yield f"stale if error {shown_duration(lifespan.stale_if_error_s)}"
     if lifespan.refresh_ahead < 1.0:
-        yield f"refresh ahead at {lifespan.refresh_ahead:.0%}"
+        yield f"refresh ahead at {lifespan.refresh_ahead * 100:g}%"
     if lifespan.jitter:
-        yield f"jitter {lifespan.jitter:.0%}"
+        yield f"jitter {lifespan.jitter * 100:g}%"
     if lifespan.failure_ttl_s is not None:
         yield f"failures {shown_duration(lifespan.failure_ttl_s)}"

@@ -32,14 +32,15 @@ def has_sizes(study: Study) -> bool:
     return any(row.outcome.most_size != row.outcome.most_entries for row in study.rows)
 
 
-def trace_in_words(trace: TraceSummary) -> list[tuple[str, str]]:
+def trace_in_words(trace: TraceSummary, warm_up_s: float = 0.0) -> list[tuple[str, str]]:
     """Names and values, a line each."""
+    bound = "; no hit ratio is above it" if not warm_up_s else ", the warm-up among them"
     rate = f", {shown(trace.requests / trace.duration_s, Unit.RATE)}" if trace.duration_s > 0 else ""
     told = [
         ("trace", f"{trace.name} ({trace.format})" if trace.format else trace.name),
         ("requests", f"{trace.requests:,} in {shown(trace.duration_s, Unit.TIME)}{rate}"),
         ("keys", f"{trace.keys:,}" + (f", of {trace.users:,} users" if trace.users else "")),
-        ("asked for before", f"{shown(trace.repeats, Unit.SHARE)} of requests; no hit ratio is above it"),
+        ("asked for before", f"{shown(trace.repeats, Unit.SHARE)} of requests{bound}"),
     ]
     if trace.left_out:
         told.append(("unreadable", trace.unreadable))

@@ -139,6 +139,11 @@ class Goal(Struct, frozen=True):
             raise GoalError(msg)
         return cls(tuple(limits), targets[0] if targets else Target(ORIGIN_LOAD))
 
+    @property
+    def measures(self) -> list[Measure]:
+        """All that it speaks of."""
+        return [*(limit.measure for limit in self.limits), self.target.measure]
+
     def __str__(self) -> str:
         return ", ".join(map(str, (*self.limits, self.target)))
 

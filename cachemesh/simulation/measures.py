@@ -77,6 +77,10 @@ FAILURES_IN_POINTS: Final = Measure(
     lambda each: round(each.failure_share, 2),
 )
 
+MEMORY: Final = Measure(
+    "memory", Unit.BYTES, "sizes of entries held at the same time", lambda each: float(each.most_size)
+)
+
 MEASURES: Final = (
     Measure(
         "p50",
@@ -122,7 +126,7 @@ MEASURES: Final = (
         ("outdated", "outdated answers", "outdated values"),
     ),
     Measure("entries", Unit.COUNT, "held at the same time", lambda each: float(each.most_entries), ("most entries",)),
-    Measure("memory", Unit.BYTES, "sizes of entries held at the same time", lambda each: float(each.most_size)),
+    MEMORY,
 )
 
 WORDS: Final[Mapping[str, Measure]] = {word: measure for measure in MEASURES for word in (measure.name, *measure.words)}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from hashlib import blake2b
 from itertools import accumulate
-from math import exp, factorial, inf, log
+from math import exp, factorial, inf, log, nextafter, ulp
 from statistics import NormalDist
 from typing import Final, TypeAlias
 
@@ -147,12 +147,13 @@ class _Asked(Struct, gc=False):
 class ModelledOrigin:
     """An `OriginModel` at work. It remembers how often each key was asked for, and what its rate limit has left."""
 
-    __slots__ = ("_asked", "_began_at", "_fixed_s", "_fresh_at", "_left", "_model", "_seed")
+    __slots__ = ("_asked", "_fixed_s", "_fresh_at", "_left", "_model", "_outages", "_seed")
 
     def __init__(self, model: OriginModel, seed: int, began_at: float) -> None:
         self._model = model
         self._seed = blake2b(str(seed).encode(), digest_size=16).digest()
-        self._began_at = began_at
+        # Instants: the difference of two has lost what tells a request at the edge from one before it.
+        self._outages = [(began_at + begins, began_at + ends) for begins, ends in model.outages]
         self._asked: dict[str, _Asked] = {}
         latency = model.latency
         self._fixed_s = latency.seconds if type(latency) is Constant and not model.failure_rate else None
@@ -172,8 +173,7 @@ class ModelledOrigin:
             latency_s = model.latency.at(((drawn >> 32) + 0.5) * SMALLEST_CHANCE)
             fails = (drawn & 0xFFFFFFFF) * SMALLEST_CHANCE < model.failure_rate
         if model.outages and not fails:
-            since = at - self._began_at
-            fails = any(begins <= since < ends for begins, ends in model.outages)
+            fails = any(begins <= at < ends for begins, ends in self._outages)
         if model.rate_limit is not None and self._is_too_much(at, model.rate_limit):
             fails = True
         if fails or model.change_every_s is None:
@@ -211,6 +211,8 @@ def next_change(salt: int, at: float, every_s: float) -> float:
     (Poisson of mean 1) and where (uniformly) depends on the cell alone, so any
     instant can be looked at without those before it.
     """
+    if every_s < ulp(at):
+        return nextafter(at, inf)  # Cells that floats cannot tell apart would never end.
     cell = int(at // every_s)
     while True:
         drawn = mixed((salt ^ CHANGES) + cell * GOLDEN)

@@ -79,7 +79,8 @@ def to_page(study: Study) -> str:
         advice=_advice(study),
         charts="\n".join(sections),
         table=_table(study),
-        facts=_facts("Trace", trace_in_words(study.trace)) + _facts("Origin", origin_in_words(study.origin)),
+        facts=_facts("Trace", trace_in_words(study.trace, study.warm_up_s))
+        + _facts("Origin", origin_in_words(study.origin)),
         made=escape(_made(study)),
         document=document,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -46,15 +48,22 @@ class Output(Console):
 
 
 def console() -> Console:
-    """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted."""
+    """Of the standard output as it is now. Nothing that it is given is read as markup, or highlighted.
+
+    What its encoding lacks is escaped there: the name of a file may be in any alphabet.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     said = os.environ.get("COLUMNS", "")
-    width = None if sys.stdout.isatty() else int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
+    width = int(said) if re.fullmatch("[1-9][0-9]{0,4}", said) else WIDTH
+    if sys.stdout.isatty():
+        width = get_terminal_size().columns  # Never 0: rich would believe a COLUMNS of 0, and show nothing.
     return Output(file=sys.stdout, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
 def show(study: Study, out: Console) -> None:
     """The trace, the origin, the configurations, and what is recommended."""
-    out.print(facts((*trace_in_words(study.trace), *origin_in_words(study.origin))))
+    out.print(facts((*trace_in_words(study.trace, study.warm_up_s), *origin_in_words(study.origin))))
     out.print()
     made, left_out = with_room(study, out.width)
     out.print(made)

@@ -285,6 +285,17 @@ def test_who_asks_nothing_of_the_origin_does_not_win_by_failing() -> None:
     assert recommend([refuses, outcome(load=90)], Goal.parse("least load, failures at most 1")).index == 0
 
 
+@pytest.mark.parametrize("wish", ["p99 under 10 ms", "p99 under 10 ms, hit ratio over 95 %"])
+def test_failures_that_a_goal_is_silent_on_are_told_with_what_is_recommended(wish: str) -> None:
+    refuses = outcome(load=0, p99=0.0, failures=1_000, hits=0)
+    told = recommend([refuses, outcome(hits=0, failures=3)], Goal.parse(wish))
+    assert told.index == 0
+    but = " But 100 % of its requests are answered with a failure; others have as few as 0.3 %."
+    assert told.reason.endswith(but)
+    assert "But" not in recommend([refuses, outcome()], Goal.parse(f"{wish}, failures under 2 %")).reason
+    assert "But" not in recommend([outcome(p99=0.0, failures=13), outcome(failures=3)], Goal.parse(wish)).reason
+
+
 def test_nothing_to_choose_from() -> None:
     with pytest.raises(ValueError, match="no outcomes"):
         recommend([], Goal.parse("no failures"))

@@ -216,6 +216,7 @@ def test_what_cannot_be_read_is_counted_and_a_line_that_breaks_off_as_well(tmp_p
         {"do": "Fly"},
         {"do": "Get", "key": "a", "flight_id": 1},
         {"do": "Get", "now": 2.0},
+        get("a", 1e300),
         "no JSON",
         get("a", 2.0, scope="planet"),
         {"do": "Lost", "lines": 40},
@@ -226,8 +227,8 @@ def test_what_cannot_be_read_is_counted_and_a_line_that_breaks_off_as_well(tmp_p
     )
     assert list(reading) == [Request(1.0, "a"), Request(3.0, "b")]
     unreadable = reading.unreadable
-    assert (unreadable[Why.NOT_A_COMMAND].first, unreadable[Why.NOT_A_COMMAND].count) == ([3, 6, 7, 11], 4)
-    assert (unreadable[Why.TIME].first, unreadable[Why.KEY].first, unreadable[Why.LOST].count) == ([4], [5], 40)
+    assert (unreadable[Why.NOT_A_COMMAND].first, unreadable[Why.NOT_A_COMMAND].count) == ([3, 7, 8, 12], 4)
+    assert (unreadable[Why.TIME].first, unreadable[Why.KEY].first, unreadable[Why.LOST].count) == ([4, 6], [5], 40)
 
 
 def test_a_compressed_log_and_the_end_of_one(tmp_path: Path) -> None:

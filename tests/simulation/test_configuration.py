@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cachemesh import CachePolicy, Lifetime
+from cachemesh.core.lifetimes import LONGEST_TTL_S
 from cachemesh.core.model import Lifespan
 from cachemesh.core.retry import Retry
 from cachemesh.shell.durations import duration_s
@@ -43,6 +44,10 @@ def test_a_lifetime_is_taken_where_a_ttl_is() -> None:
                 ),
             ),
             "cache_first, ttl 1m, stale 5s, stale if error 90s, refresh ahead at 80%, jitter 10%, failures 2s",
+        ),
+        (
+            Configuration.of("cache_first", Lifetime(ttl=60, serve_stale_for=LONGEST_TTL_S, jitter=0.005)),
+            "cache_first, ttl 1m, stale for ever, jitter 0.5%",
         ),
         (
             Configuration(capacity=10, eviction=Eviction.LRU, retry=Retry(3), failure_ttl_s=0.5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, inf, log
+from math import exp, inf, log, nextafter
 from statistics import correlation, fmean, quantiles, stdev
 from typing import Any
 
@@ -88,6 +88,19 @@ def test_outages_are_counted_from_the_first_request_and_hold_until_just_before_t
     failed = [second for second in range(50) if origin.ask("feed", 1_000.0 + second).fails]
 
     assert failed == [*range(10, 20), 30]
+
+
+@pytest.mark.parametrize("at", [1767225600.0, 1e300])
+def test_values_that_change_faster_than_floats_can_tell(at: float) -> None:
+    assert OriginModel(change_every_s=1e-9).started().ask("feed", at).changes_at == nextafter(at, inf)
+
+
+def test_the_edges_of_an_outage_are_exact_in_times_of_the_day_too() -> None:
+    """1767225610.1 - 1767225600 is less than 10.1."""
+    origin = OriginModel(outages=((10.1, 20.7),)).started(began_at=1767225600.0)
+
+    asked = (1767225610.0999, 1767225610.1, 1767225620.6999, 1767225620.7)
+    assert [origin.ask("feed", at).fails for at in asked] == [False, True, True, False]
 
 
 def test_a_rate_limit_lets_one_second_s_worth_through_at_once_and_its_rate_after_that() -> None:

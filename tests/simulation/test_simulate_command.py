@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from cachemesh.cli import COMMANDS, main
-from cachemesh.simulation import command
+from cachemesh.simulation import command, table
 from cachemesh.simulation.command import Plan, run, simulate
 from cachemesh.simulation.configuration import grid
 from cachemesh.simulation.origin import OriginModel
@@ -100,6 +100,28 @@ def test_a_grid_with_a_goal_is_told_written_and_drawn(trace: Path, tmp_path: Pat
     )
 
 
+def test_stale_for_ever_is_a_window_for_every_policy(tmp_path: Path) -> None:
+    """Also beside another window, which closes those that are not given."""
+    trace, document = tmp_path / "trace.csv", tmp_path / "out.json"
+    trace.write_text("time,key\n0,a\n100000,a\n200000,a\n")
+    policies = ("--policy", "cache_first,stale_while_revalidate", "--ttl", "1s", "--json", document)
+    for more in ((), ("--stale-if-error", "10m")):
+        result = ran(trace, *policies, "--stale", "forever", *more)
+        assert [row.outcome.stale for row in written(document).rows] == [2, 2]
+        assert result.output.count("stale for ever") == 2
+
+
+def test_a_warm_up_may_lift_a_hit_ratio_above_the_repeats(trace: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    arguments = (trace, "--policy", "cache_first", "--ttl", "none", "--html", page)
+    assert "no hit ratio is above it" in ran(*arguments).output
+    assert "no hit ratio is above it" in page.read_text()
+    told = ran(*arguments, "--warm-up", "1m").output
+    assert "100 %" in told
+    assert "98 % of requests" in told
+    assert "no hit ratio is above it" not in told + page.read_text()
+
+
 def test_a_jitter_is_an_axis_like_others(trace: Path, tmp_path: Path) -> None:
     document = tmp_path / "out.json"
     result = ran(trace, "--policy", "cache_first", "--ttl", "20s", "--jitter", "0,50%", "--json", document)
@@ -135,6 +157,14 @@ def test_a_goal_that_nobody_meets_is_a_stated_answer(trace: Path, tmp_path: Path
     assert not found.advice.is_met
 
 
+def test_memory_is_a_goal_where_the_trace_has_sizes(tmp_path: Path) -> None:
+    path = tmp_path / "sizes.csv"
+    path.write_text("time,key,size\n0,a,700\n1,b,400\n2,a,700\n")
+    assert "memory is 1.1 kB" in ran(path, "--goal", "memory under 2 kB").output
+    assert ran(path, "--goal", "memory under 1 kB").output.count("too much for 'memory under 1 kB'") == 1
+    assert ran(path, "--goal", "memory under 1 kB", "--policy", "network_only").exit_code == 0
+
+
 def test_unreadable_lines_are_counted_and_shown(tmp_path: Path) -> None:
     trace = tmp_path / "trace.csv.gz"
     lines = ["time,key", "1,a", "soon,b", "2,a", "x", "3,b", "secret-token"]
@@ -154,6 +184,16 @@ def test_times_that_go_backwards_are_told(tmp_path: Path) -> None:
     result = ran(trace)
     assert result.exit_code == 0
     assert "times that go back  1, all put right" in result.output
+
+
+def test_the_newest_first_is_no_trace(tmp_path: Path) -> None:
+    """As viewers of logs export it. Clamped to nearly one instant, it would have nothing but hits."""
+    path = tmp_path / "newest-first.csv"
+    path.write_text("time,key\n" + "".join(f"{second},a\n" for second in range(100_000, 0, -10)))
+    result = ran(path)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Error: no trace: times go far back, for ")
+    assert result.stderr.endswith(" of 10,000 requests; sort it by time\n")
 
 
 def test_columns_formats_and_users(tmp_path: Path) -> None:
@@ -219,6 +259,8 @@ GOOD: Final = b"time,key\n1,a\n2,a\n"
         (GOOD, ("--changes-every", "0"), "change_every_s is a number above 0"),
         (GOOD, ("--goal", "p98 under 3 s"), "--goal: a goal knows no 'p98'; did you mean p99?"),
         (GOOD, ("--goal", ""), "--goal: the goal says nothing"),
+        (GOOD, ("--goal", "memory under 1 MB"), "--goal: the trace has no sizes, so nobody knows the memory"),
+        (GOOD, ("--goal", "least memory"), "--goal: the trace has no sizes, so nobody knows the memory"),
         (GOOD, ("--warm-up", "1d"), "no request is left to be counted"),
         (GOOD, ("--html", "no/such/folder/x.html"), "cannot be written"),
         (GOOD, ("--json", "."), "cannot be written"),
@@ -262,6 +304,13 @@ def test_the_trace_itself_is_not_overwritten(trace: Path) -> None:
     assert trace.read_bytes() == before
 
 
+def test_one_file_by_two_names_is_not_written_twice(trace: Path, tmp_path: Path) -> None:
+    document, link = tmp_path / "out.json", tmp_path / "link.html"
+    link.symlink_to(document)
+    result = ran(trace, "--json", document, "--html", link)
+    assert (result.exit_code, result.stderr) == (2, "Error: --html and --json name the same file\n")
+
+
 def test_without_plotly_a_report_is_refused_before_the_work(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == "plotly" else object())
     result = ran(trace, "--html", trace.parent / "out.html")
@@ -292,6 +341,25 @@ def test_what_cannot_be_read_again_is_told(trace: Path, monkeypatch: pytest.Monk
         run(plan_of("-"), most_kept=10)
     monkeypatch.setattr(sys, "stdin", stdin())
     assert len(run(plan_of("-"))[1]) == 4
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/fd"), reason="pipes have no names here")  # noqa: PTH112 (a str will do)
+def test_a_pipe_with_a_name_is_read_once(trace: Path) -> None:
+    """As shells make it of `<(zcat ...)`: to open it again would wait for ever, or find nothing."""
+
+    def pipe() -> int:
+        reads, writes = os.pipe()
+        os.write(writes, trace.read_bytes())
+        os.close(writes)
+        return reads
+
+    reads = pipe()
+    with pytest.raises(TraceError, match="from a file, not from a pipe"):
+        run(plan_of(f"/dev/fd/{reads}"), most_kept=10)
+    os.close(reads)
+    reads = pipe()
+    assert len(run(plan_of(f"/dev/fd/{reads}"))[1]) == 4
+    os.close(reads)
 
 
 def test_a_terminal_sees_how_far_it_is(trace: Path) -> None:
@@ -335,6 +403,51 @@ def test_it_is_a_command_of_cachemesh(trace: Path) -> None:
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "is no time" in done.stderr
+
+
+def test_a_terminal_is_never_taken_to_have_no_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "0")
+    assert table.console().width > 0
+    monkeypatch.setenv("COLUMNS", "91")
+    assert table.console().width == 91
+
+
+def test_an_alphabet_that_the_output_lacks_is_escaped(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = trace.rename(trace.with_name("\u00e9t\u00e9.csv"))
+    written_to = io.BytesIO()
+    out = io.TextIOWrapper(written_to, encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert code_of(renamed, "--ttl", "1m") == 0
+    assert rb"\xe9t\xe9.csv (csv)" in written_to.getvalue()
+
+
+def test_without_a_standard_output_files_are_written(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = tmp_path / "out.json"
+    monkeypatch.setattr(sys, "stdout", None)
+    assert code_of(trace, "--ttl", "1m", "--json", document) == 0
+    assert written(document).rows
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")  # noqa: PTH110 (as above)
+def test_a_full_disk_is_one_line(trace: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 (as above)
+        done = subprocess.run(  # noqa: S603 (as above)
+            [sys.executable, "-m", "cachemesh", "simulate", str(trace)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("Error: the standard output cannot be written: ")
 
 
 def test_nobody_reads_what_it_prints(trace: Path) -> None:

@@ -8,7 +8,6 @@ it; here the asks alone are the load.
 from __future__ import annotations
 
 from contextlib import closing
-from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +20,7 @@ from cachemesh.shell.recording import REFUSED
 from cachemesh.simulation.log.lines import COMMANDS, OTHERS, VERSION
 from cachemesh.simulation.log.reader import LogReader
 from cachemesh.simulation.request import Request
+from cachemesh.simulation.traces.instants import MOST_S
 from cachemesh.simulation.traces.source import STDIN, content
 from cachemesh.simulation.traces.trouble import TraceError, Unread, Why
 
@@ -80,7 +80,7 @@ class CommandLog:
             return None
         if found.key is None:
             raise Unread(Why.KEY)
-        if found.now is None or not isfinite(found.now):
+        if found.now is None or not -MOST_S < found.now < MOST_S:
             raise Unread(Why.TIME)
         if found.was == NOBODY:
             raise Unread(Why.NOBODY)
