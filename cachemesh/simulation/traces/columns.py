@@ -19,8 +19,8 @@ FIELDS: Final[tuple[Field, ...]] = ("time", "key", "user", "size")
 ALIASES: Final[Mapping[Field, tuple[str, ...]]] = {
     "time": ("time", "timestamp", "@timestamp", "ts", "at", "datetime", "date", "epoch", "t"),
     "key": (
-        *("key", "cache_key", "obj_id", "object_id", "object", "id"),
-        *("url", "uri", "path", "request", "block", "lbn"),
+        *("key", "cache_key", "obj_id", "object_id", "object"),
+        *("url", "uri", "path", "request", "block", "lbn", "id"),
     ),
     "user": (
         "user",
@@ -84,6 +84,11 @@ def find(names: Sequence[str], columns: Mapping[Field, str | int]) -> Found | No
 
     >>> find(["Time_ms", "URL"], {})
     Found(time=0, key=1, user=None, size=None, scale=1000.0)
+
+    Beside a URL, an `id` is that of the line:
+
+    >>> find(["ts", "id", "url"], {}).key
+    2
     """
     if by_place(columns):
         places = {field: cast("int", column) for field, column in columns.items()}
