@@ -251,7 +251,7 @@ class Model:
             elif isinstance(effect, StartFetch):
                 self.running[effect.flight_id] = call
                 self.waiting[effect.flight_id] = []
-                self._hand_over(effect.flight_id, call)
+                self._hand_over(effect.flight_id, call, now)
                 if "max_flight_age" in call.options:
                     self.overdue_at[effect.flight_id] = now + call.options["max_flight_age"]
                 if effect.source is not RefreshSource.BACKGROUND:
@@ -259,11 +259,12 @@ class Model:
             elif isinstance(effect, Join):
                 self.waiting[effect.flight_id].append((call, effect.falls_back, effect.reads))
 
-    def _hand_over(self, flight_id: int, call: Call) -> None:
-        """What a conditional fetch gets as it begins."""
+    def _hand_over(self, flight_id: int, call: Call, now: float) -> None:
+        """What a conditional fetch gets as it begins: nothing of what its tag has taken away."""
         partition = self.state.partitions.get(call.owner) if call.owner else None
         entry = None if partition is None else partition.entries.get(call.key)
-        self.previous[flight_id] = entry if call.options.get("conditional") else None
+        is_there = verdict(entry, now, self.state, call.owner) is not Freshness.MISSING
+        self.previous[flight_id] = entry if is_there and call.options.get("conditional") else None
 
     def _answer(self, call: Call, answer: Any, now: float) -> None:
         call.answer, call.answered_at = answer, now
@@ -300,7 +301,7 @@ class Model:
             if isinstance(effect, WaitUntil):
                 assert effect.due_at == now
                 self.fold(RetryDue(flight_id))
-                self._hand_over(flight_id, self.running[flight_id])
+                self._hand_over(flight_id, self.running[flight_id], now)
                 return
             if isinstance(effect, Settle):
                 self._settle(effect, now)

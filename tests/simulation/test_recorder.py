@@ -277,6 +277,21 @@ def test_a_child_that_lives_on_does_not_keep_the_log(tmp_path: Path) -> None:
     assert again.error is None
 
 
+def test_nor_does_one_that_has_not_let_go_of_it_yet(tmp_path: Path) -> None:
+    """It has the file until it runs for the first time."""
+    recorder = Recorder(tmp_path / "log")
+    with SyncCache(recorder=recorder) as cache:
+        begun_by(cache)
+        file = recorder._files._file
+        assert file is not None
+        inherited = os.dup(file.fileno())
+    again = Recorder(tmp_path / "log")
+    with SyncCache(recorder=again):
+        pass
+    os.close(inherited)
+    assert again.error is None
+
+
 def begun_by(cache: SyncCache) -> None:
     """Wait until the recorder of `cache` has begun its first file."""
     for _ in range(5_000):

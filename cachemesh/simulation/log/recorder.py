@@ -6,12 +6,12 @@ A thread of its own does all of the work; a cache hands lines over and goes on.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import os
 import secrets
 import threading
 import weakref
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from queue import Empty
@@ -277,7 +277,8 @@ class Segments:
                     self.flush()
             finally:
                 file, self._file = self._file, None
-                file.close()
+                with file:
+                    give_up(file)
 
     def leave(self) -> None:
         """Let go of the file, in a child of the process that writes it: it would keep the claim."""
@@ -314,8 +315,8 @@ class Segments:
 def claim(file: BinaryIO, path: Path) -> None:
     """Keep other recorders from rotating `file` away from `path`. BlockingIOError where one is about to.
 
-    The system lets go of the claim when the file is closed, or its process dies.
-    A file system without locks has no claims.
+    The system lets go of the claim when every process that has inherited the
+    file has closed it, or is dead. A file system without locks has no claims.
     """
     if fcntl is None:
         return
@@ -330,7 +331,14 @@ def claim(file: BinaryIO, path: Path) -> None:
         raise BlockingIOError(errno.EAGAIN, "Another recorder writes this log", str(path))
 
 
-@contextmanager
+def give_up(file: BinaryIO) -> None:
+    """Let go of the claim at once, also where the child of a fork still has the file."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # The file system has no locks.
+            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
+@contextlib.contextmanager
 def unclaimed(path: Path) -> Iterator[None]:
     """For as long as this lasts, nobody can claim the file at `path`. BlockingIOError where somebody has."""
     try:
@@ -340,7 +348,10 @@ def unclaimed(path: Path) -> Iterator[None]:
         return
     with file:
         claim(file, path)
-        yield
+        try:
+            yield
+        finally:
+            give_up(file)
 
 
 def older(path: Path, number: int) -> Path:
