@@ -292,7 +292,8 @@ class Heard(Struct, frozen=True):
 
     `is_gap`: it only may have, as nobody could hear of it. Then a fetch goes on,
     and `Persist` leaves what it brings to the store, which knows whether that is
-    too old. A load does not: what it brings may be from before.
+    too old. A load does not: what it brings may be from before. The cache's own
+    session, which nobody else can change, is left alone.
     """
 
     owner: Owner | None = None

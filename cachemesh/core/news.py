@@ -10,6 +10,7 @@ from cachemesh.core.effects import Overtaken
 from cachemesh.core.flights import is_load
 from cachemesh.core.model import A, Flight, Partition, State, settled
 from cachemesh.core.removals import in_order, without_key
+from cachemesh.core.scopes import SESSION_OWNER
 
 if TYPE_CHECKING:
     from cachemesh.core.carriers import Map
@@ -24,6 +25,8 @@ def on_heard(state: State[A], command: Heard) -> Step[A]:
     owner, key = command.owner, command.key
     if owner is None:
         owners = in_order(state.partitions.keys())
+        if command.is_gap:  # The cache's own session is this program's own: nobody else changes it.
+            owners = [each for each in owners if each != SESSION_OWNER]
         gone: Effects[A] = ()
         for each in owners:
             state, more = on_heard(state, type(command)(each, None, command.is_gap))

@@ -870,7 +870,21 @@ class Runtime:
         expires_at: float | None = entry.expires_at
         if entry.terms is not None:
             expires_at = expiry_by_marks(self.state, owner, entry, entry.terms)
-        live.store_call = self._written_through(owner, key, entry, expires_at, live)
+        call = live.store_call = self._written_through(owner, key, entry, expires_at, live)
+        if call is not None and self._watches.boxes:
+            call.done.add_done_callback(lambda _: self._persisted(call, owner, key, entry.answer))
+
+    def _persisted(self, call: StoreCall, owner: Owner, key: str, answer: Answer) -> None:
+        """Watchers hear of what only the store can judge, if it has taken it and nothing has come since."""
+        if not call.is_kept:
+            return
+        assert self.line is not None
+        with self.exclusive():
+            partition = self.state.partitions.get(owner)
+            is_newest = partition is None or key not in partition.entries
+            if is_newest and self.line.is_settled(owner, key):
+                self._announce(owner, key, answer)
+        self._ring()
 
     def _written_through(
         self,

@@ -30,10 +30,22 @@ class StoreCall:
 
     `prefix`: of the keys that are to go, where a "delete" is about no single one.
     `home` answers the event loop in which somebody waits for it; `loop` is the
-    one that makes it.
+    one that makes it. `is_kept`: the store has said that it took the entry of a "commit".
     """
 
-    __slots__ = ("after", "change", "done", "home", "is_given_up", "key", "loop", "number", "owner", "prefix")
+    __slots__ = (
+        "after",
+        "change",
+        "done",
+        "home",
+        "is_given_up",
+        "is_kept",
+        "key",
+        "loop",
+        "number",
+        "owner",
+        "prefix",
+    )
 
     def __init__(self, change: Change, prefix: str | None = None) -> None:
         self.change = change
@@ -45,6 +57,7 @@ class StoreCall:
         self.home: Callable[[], Loop | None] = nowhere
         self.loop: Loop | None = None
         self.is_given_up = False
+        self.is_kept = False
         self.done: Future[None] = Future()
         # From now on it cannot be cancelled: a waiter who leaves, leaves alone.
         self.done.set_running_or_notify_cancel()

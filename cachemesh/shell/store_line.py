@@ -200,6 +200,10 @@ class StoreLine:
             return ()
         return tuple(last[place] for place in ((None, None), (owner, None), (owner, key)) if place in last)
 
+    def is_settled(self, owner: Owner, key: str) -> bool:
+        """Whether the store has made all that was ordered of (owner, key). The runtime's lock is held."""
+        return not (self.in_front_of_read(owner, key) or self.doubts.concern(owner, key))
+
     def lives_in(self, loop: Loop) -> None:
         """There is somebody in `loop` who asks."""
         with self._lock:
@@ -430,6 +434,7 @@ class StoreLine:
         elif change.operation in SHARED:
             if not await self._is_performed(change):
                 return True
+            call.is_kept = change.operation == "commit"
         else:
             assert owner is not None
             if call.prefix is not None:

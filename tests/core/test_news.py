@@ -6,6 +6,7 @@ import pytest
 
 from cachemesh.core import (
     GLOBAL_OWNER,
+    SESSION_OWNER,
     CacheScope,
     Effects,
     FetchFailed,
@@ -17,6 +18,7 @@ from cachemesh.core import (
     MarkTag,
     Origin,
     Overtaken,
+    Owner,
     Persist,
     ReportFailure,
     Save,
@@ -96,6 +98,18 @@ def test_where_news_may_have_been_missed_fetches_go_on_and_loads_do_not() -> Non
     assert not any(len(part.entries) or len(part.failures) for part in after.partitions.values())
     loaded, _ = reduce(after, Loaded(2, NOW, entry("old", at=NOW)))
     assert all("other" not in part.entries for part in loaded.partitions.values())
+
+
+def test_a_gap_in_the_news_leaves_the_session_of_the_program_alone() -> None:
+    """No store has it, and nobody else can change it; the session of a view is in the store."""
+    view: Owner = (CacheScope.SESSION, "alice")
+    mine = (flight(1, "cart", SESSION_OWNER), flight(2, "cart", view))
+    expect(
+        state(*mine, entries={(SESSION_OWNER, "cart"): entry(), (view, "cart"): entry()}),
+        Heard(is_gap=True),
+        state(mine[0], flight(2, "cart", view, spans_gap=True), entries={(SESSION_OWNER, "cart"): entry()}),
+        Overtaken(view, frozenset({"cart"}), is_whole=True, is_gap=True),
+    )
 
 
 def test_news_of_what_is_not_here_changes_nothing() -> None:

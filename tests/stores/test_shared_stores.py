@@ -436,6 +436,33 @@ def test_watchers_hear_of_what_other_processes_change(both: tuple[SyncCache, Syn
     subscription.cancel()
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_watchers_hear_of_what_was_fetched_while_news_were_lost_once_the_store_has_taken_it(
+    server: Server, is_removed: bool
+) -> None:
+    """It is not in memory, so nothing else would tell them; and not of what another process has removed by then."""
+    store = RedisStore(server.url)
+    with SyncCache(store=store) as cache, SyncCache(store=RedisStore(server.url)) as other:
+        heard: list[object] = []
+        subscription = cache.watch("k").subscribe(heard.append)
+
+        def fetch() -> Result[int, str]:
+            until(lambda: store._bus.is_subscribed)
+            if is_removed:
+                other.invalidate("k")
+                other.flush().unwrap()
+            return Success(1)
+
+        assert cache.get("k", fetch, ttl=60) == Success(1)
+        until(lambda: len(heard) > 0)
+        assert heard[0] == (Failure(CacheMiss("k")) if is_removed else Success(1))
+        assert (cache.get("k", lambda: Failure("asked"), ttl=60) == Success(1)) is not is_removed
+        cache.put("k", 2)
+        until(lambda: heard[-1] == Success(2))
+        assert heard.count(Success(1)) == (not is_removed)
+        subscription.cancel()
+
+
 def test_rd2_when_the_connection_is_lost_the_memory_is_forgotten(server: Server) -> None:
     store = RedisStore(server.url, memory_cap=0.1, ping_interval=0.3)
     with SyncCache(store=store) as cache:
