@@ -511,7 +511,7 @@ class ThreadDomain:
             threads = list(self._threads)
         for thread in threads:
             if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.monotonic()))
+                self._join(thread, deadline)
         if self._portal is not None:
             if self._warming is not None:
                 self._warming.cancel()
@@ -519,6 +519,18 @@ class ThreadDomain:
             assert self._runtime.line is not None
             self._portal.run(self._runtime.line.close(), patience_s=LONGEST_CLOSE_S)
             self._portal.stop()
+
+    def _join(self, thread: threading.Thread, deadline: float) -> None:
+        """Wait for `thread`, which may be about to begin."""
+        while True:
+            try:
+                thread.join(max(0.0, deadline - time.monotonic()))
+            except RuntimeError:  # It has not begun; and never will, if there was no room for it.
+                if thread not in self._threads or time.monotonic() >= deadline:
+                    return
+                time.sleep(0.001)
+            else:
+                return
 
     def _finish_calls(self) -> None:
         """Tell the store what it has not been told yet."""

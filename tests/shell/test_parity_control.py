@@ -5,12 +5,13 @@ What is `dispose` there is `aclose` and `close` here.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 from returns.result import Failure, Success
 
-from cachemesh import CacheClosed, CacheExpired, CacheMiss, CachePolicy, CacheScope, FetchRaised
+from cachemesh import CacheClosed, CacheExpired, CacheMiss, CachePolicy, CacheScope, FetchRaised, SyncCache
 
 if TYPE_CHECKING:
     from tests.shell.faces import AsyncFace, Face, SyncFace
@@ -182,6 +183,25 @@ def test_close_answers_those_who_wait(async_face: AsyncFace, policy: CachePolicy
 
     assert [each.is_done for each in pending] == [True] * 3
     assert [each.result() for each in pending] == [Failure(CacheClosed())] * 3
+
+
+def test_close_waits_for_a_thread_that_is_about_to_begin() -> None:
+    ended: list[str] = []
+
+    class Late(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            try:
+                super().join(timeout)
+            except RuntimeError:
+                self.start()
+                raise
+
+    cache = SyncCache()
+    late = Late(target=ended.append, args=("late",))
+    cache._domain._threads.add(late)
+    cache.close()
+    assert ended == ["late"]
+    assert not late.is_alive()
 
 
 def test_a_fetch_that_ends_after_close_is_answered_and_stored_nowhere(sync_face: SyncFace) -> None:
