@@ -804,7 +804,7 @@ def owners_marked(moment: Moment) -> tuple[Owner | None, ...]:
     command = moment.command
     assert isinstance(command, MarkTag)
     if command.scope is None and command.viewer is None:
-        return (None,)
+        return (command.owner,)
     return visible_owners(command.scope, moment.before.active_user, command.viewer)
 
 

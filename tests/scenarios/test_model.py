@@ -627,6 +627,7 @@ class ShellAgainstModel(RuleBasedStateMachine):
         self.calls: list[Call] = []
         self.step = 0
         self.begun_in: dict[int, int] = {}
+        """Of each flight: the step in which it began, which is later than that of who had to ask again."""
         self.removals = Removals()
         self.renewed_in: dict[Any, int] = {}
         """Of each value that an origin has said to be right still: the step in which that fetch began."""
@@ -634,6 +635,8 @@ class ShellAgainstModel(RuleBasedStateMachine):
 
     def after(self) -> None:
         """A step has been taken by both: let it take effect, and compare."""
+        for flight_id in self.model.running:
+            self.begun_in.setdefault(flight_id, self.step)
         if isinstance(self.world, ThreadWorld):
             if self.model.has_raced:
                 reject()
@@ -677,7 +680,6 @@ class ShellAgainstModel(RuleBasedStateMachine):
         not_before = self.removals.of(owner, key)
         call = Call(len(self.calls), method, key, viewer, scope, options, owner, not_before, self.step, self.clock())
         self.calls.append(call)
-        self.begun_in[call.number] = self.step
         self.model.ask(call, self.clock())
         self.world.begin(call)
         self.after()
@@ -739,9 +741,9 @@ class ShellAgainstModel(RuleBasedStateMachine):
                 kind = CRASHED  # Threads are not cancelled: it is a BaseException like any other.
         if kind == NOT_MODIFIED and self.model.previous[flight_id] is not None:
             renewed = self.model.previous[flight_id].answer.unwrap()
-            self.renewed_in[renewed] = max(self.renewed_in.get(renewed, 0), self.begun_in[starter.number])
+            self.renewed_in[renewed] = max(self.renewed_in.get(renewed, 0), self.begun_in[flight_id])
         assert starter.owner is not None
-        value = Value(starter.owner, starter.key, self.begun_in[starter.number], self.step)
+        value = Value(starter.owner, starter.key, self.begun_in[flight_id], self.step)
         outcome: Any = {
             "success": Success(value),
             "fresh": Success(Fresh(value, ttl=5.0, tags=("u",), validator=1)),
